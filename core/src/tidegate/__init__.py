@@ -1,0 +1,1 @@
+"""Tidegate: a programmable proxy made of plugins."""

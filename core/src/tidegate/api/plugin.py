@@ -1,0 +1,146 @@
+"""`Plugin` and `@hook`: what an author writes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Final, Generic, cast, overload
+
+import pluggy
+from typing_extensions import TypeVar
+
+from .config import AddonConfig
+from .errors import ErrorCode
+from .types import Body
+
+PROJECT: Final = "tidegate"
+_mark = pluggy.HookimplMarker(PROJECT)
+
+C = TypeVar("C", bound=AddonConfig, default=AddonConfig)
+
+type Needs = Body | Callable[[Any], Body | None]
+
+
+@dataclass(frozen=True, slots=True)
+class HookOptions:
+    """What `@hook(…)` said of a method."""
+
+    needs: Needs | None = None
+    cacheable: bool = False
+
+
+@overload
+def hook[F: Callable[..., Any]](fn: F, /) -> F: ...
+@overload
+def hook[F: Callable[..., Any]](
+    *, needs: Needs | None = None, cacheable: bool = False
+) -> Callable[[F], F]: ...
+def hook(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    needs: Needs | None = None,
+    cacheable: bool = False,
+) -> Any:
+    """Mark a method of a `Plugin` as the hook that it is named after.
+
+    Args:
+        needs: the bodies that this hook must see: a `Body`, or a function of the addon's
+            config that gives one or None.
+        cacheable: of a response or event transform: its result is the same for everyone, so
+            a cache may store it.
+
+    >>> class Hello(Plugin):
+    ...     @hook
+    ...     def transform_response(self, exchange):
+    ...         exchange.response.headers["x-hello"] = "world"
+    """
+
+    def decorate(fn: Callable[..., Any]) -> Callable[..., Any]:
+        cast(Any, fn).tidegate_hook = HookOptions(needs, cacheable)
+        return _mark(fn)
+
+    return decorate(fn) if fn is not None else decorate
+
+
+class Counters:
+    """Counts of one addon or of core, by name. Adding is one dictionary update."""
+
+    __slots__ = ("values",)
+
+    def __init__(self) -> None:
+        self.values: dict[str, int] = {}
+
+    def add(self, name: str, n: int = 1) -> None:
+        """Add `n` to the counter `name` (snake_case, a unit or `_total` at its end)."""
+        self.values[name] = self.values.get(name, 0) + n
+
+
+@dataclass(slots=True)
+class AddonContext:
+    """What core gives an addon about where it runs.
+
+    Attributes:
+        name: the addon's unique name in `addons.toml`.
+        state: a folder of its own, 0700, that survives restarts; made on first use.
+        environment: `[gateway] environment`, such as "development" or "production".
+        workers: how many workers this node runs: hold 1/workers of a node's limit.
+        shared: values that the addon's `bootstrap` put there once for the whole node.
+        base: folder of the configuration file: relative paths in options start there.
+    """
+
+    name: str
+    state: Path
+    environment: str = "development"
+    workers: int = 1
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    base: Path = field(default_factory=Path)
+    counters: Counters = field(default_factory=Counters)
+
+    @property
+    def log(self) -> logging.Logger:
+        """The addon's logger; what it says is redacted and names the addon."""
+        return logging.getLogger(f"tidegate.addon.{self.name}")
+
+
+class Node:
+    """What `bootstrap` sees: the node before its workers start (see `hookspecs`)."""
+
+    def __init__(self, state: Path, base: Path, environment: str) -> None:
+        self.state = state
+        self.base = base
+        self.environment = environment
+        self.shared: dict[str, Any] = {}
+        """JSON-able values for `AddonContext.shared` of this addon in every worker."""
+        self.announcements: dict[str, str] = {}
+        self.processes: list[tuple[str, list[str], dict[str, str]]] = []
+
+    def announce(self, name: str, value: str) -> None:
+        """Put a value into the ready line and the welcome text, such as `api_key`."""
+        self.announcements[name] = value
+
+    def run(self, name: str, argv: list[str], env: dict[str, str] | None = None) -> None:
+        """Run a helper process beside the workers: restarted if it dies, stopped with them."""
+        self.processes.append((name, argv, env or {}))
+
+
+class Plugin(Generic[C]):
+    """Base of a plugin. The entry point in `tidegate.plugins` names a subclass.
+
+    Life: made with its decoded config, hook `startup(previous)` on each worker's loop, used
+    by exchanges, hook `shutdown` when the last exchange that holds it has ended. On a reload
+    an addon whose configuration did not change keeps its instance.
+    """
+
+    Config: ClassVar[type[AddonConfig]] = AddonConfig
+    codes: ClassVar[tuple[ErrorCode, ...]] = ()
+    """The error codes that its denials use; they appear in the documentation."""
+
+    config: C
+    context: AddonContext
+
+    def __init__(self, config: C, context: AddonContext) -> None:
+        self.config = config
+        self.context = context

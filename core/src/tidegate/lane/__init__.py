@@ -1,0 +1,1 @@
+"""The fast HTTP/1.1 carrier."""

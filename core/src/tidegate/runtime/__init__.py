@@ -1,0 +1,1 @@
+"""Loads addons, compiles their pipelines, runs their hooks; no I/O on the request path."""

@@ -1,0 +1,315 @@
+"""What a worker serves from, and how a new configuration takes its place.
+
+A `Generation` is one loaded configuration: addons, and the compiled pipelines by scope. A reload
+prepares the next one beside it and swaps one reference; an exchange keeps the pipeline, and so the
+generation, that it started with. An addon whose configuration did not change keeps its instance; an
+instance is shut down when the last generation that holds it has no exchange left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tidegate.api.exchange import Exchange
+from tidegate.api.plugin import AddonContext, Counters, Plugin
+
+from .addon import Addon
+from .faults import report
+from .guard import guarded, watch
+from .pipeline import Pipeline
+from .problems import ConfigError, Problem
+from .registry import Hooks, decode_config, digest, load_class
+from .scope import ScopeTable
+from .settings import Settings
+
+log = logging.getLogger("tidegate.lifecycle")
+
+LOG_BATCH: Final = 64
+"""Exchanges that are logged before the loop gets its turn again."""
+STARTUP: Final = 30.0
+"""Seconds that one addon's `startup` may take."""
+
+
+@dataclass(slots=True)
+class Host:
+    """What the node tells a worker's addons about where they run."""
+
+    state: Path
+    workers: int = 1
+    shared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Per addon name, what its `bootstrap` put there."""
+
+
+class Instance:
+    """A plugin instance and the number of generations that hold it."""
+
+    __slots__ = ("holders", "plugin")
+
+    def __init__(self, plugin: Plugin[Any]) -> None:
+        self.plugin = plugin
+        self.holders = 0
+
+
+class Generation:
+    """One loaded configuration, in force or ending."""
+
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        self.settings = settings
+        self.runtime = runtime
+        self.addons: list[Addon] = []
+        self.instances: dict[str, Instance] = {}
+        self.active = 0
+        self.retired = False
+        self.table: ScopeTable[Pipeline]
+
+    def compile(self) -> None:
+        """Make the table of pipelines."""
+        self.table = ScopeTable(
+            [addon.scope for addon in self.addons],
+            lambda matched: Pipeline(
+                self, [a for a, on in zip(self.addons, matched, strict=True) if on]
+            ),
+        )
+
+    def ended(self, pipeline: Pipeline, exchange: Exchange) -> None:
+        """An exchange of this generation has ended: log it, then let go."""
+        if pipeline.logs:
+            self.runtime.log(pipeline, exchange)
+        else:
+            self.release()
+
+    def release(self) -> None:
+        """One exchange fewer holds this generation."""
+        self.active -= 1
+        if self.retired and self.active == 0:
+            self.runtime.background(self.close())
+
+    async def close(self) -> None:
+        """Shut down the instances that no other generation holds."""
+        instances, self.instances = self.instances, {}
+        for name, instance in instances.items():
+            instance.holders -= 1
+            if instance.holders == 0:
+                await shut_down(name, instance.plugin)
+
+
+class Runtime:
+    """The current generation, and the log queue. One per worker."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.current: Generation
+        self.counters = Counters()
+        self._queue: deque[tuple[Pipeline, Exchange]] = deque()
+        self._draining = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- exchanges ----------------------------------------------------------------------------
+
+    def begin(self, listener: str, host: str, path: str, method: str) -> Pipeline:
+        """The pipeline for a request head. `Pipeline.finish` must follow, exactly once."""
+        generation = self.current
+        pipeline = generation.table.match(listener, host, path, method)
+        generation.active += 1
+        return pipeline
+
+    @property
+    def active(self) -> int:
+        """Exchanges that the current generation has not finished."""
+        return self.current.active
+
+    # -- configurations -----------------------------------------------------------------------
+
+    async def prepare(self, settings: Settings) -> Generation:
+        """Load a configuration beside the current one. Raises ConfigError; then nothing changed."""
+        previous = getattr(self, "current", None)
+        generation = Generation(settings, self)
+        problems: list[Problem] = []
+        fresh: list[tuple[str, Plugin[Any], Plugin[Any] | None]] = []
+        hooks = Hooks()
+        for position, entry in enumerate(settings.addons):
+            plugin: Plugin[Any] | None = None
+            signature = digest(entry)
+            if entry.mode != "off" and entry.active:
+                old = _addon(previous, entry.name)
+                if old is not None and old.digest == signature and old.instance is not None:
+                    plugin = old.instance
+                    assert previous is not None
+                    generation.instances[entry.name] = previous.instances[entry.name]
+                else:
+                    try:
+                        plugin = self._make(settings, position)
+                    except ConfigError as error:
+                        problems.extend(error.problems)
+                        continue
+                    replaces = old.instance if old is not None and old.use == entry.use else None
+                    fresh.append((entry.name, plugin, replaces))
+                    generation.instances[entry.name] = Instance(plugin)
+                hooks.register(entry.name, plugin)
+            elif not entry.active:
+                continue
+            try:
+                generation.addons.append(
+                    Addon(
+                        entry.name,
+                        entry.use,
+                        plugin,
+                        mode=entry.mode,
+                        scope=entry.scope,
+                        on_error=entry.on_error,
+                        position=position,
+                        digest=signature,
+                    )
+                )
+            except Exception as error:
+                problems.append(_problem(settings, position, "plugin_invalid", error))
+        if problems:
+            raise ConfigError(problems)
+        hooks.check()
+        generation.compile()
+        await self._start(settings, fresh)
+        for instance in generation.instances.values():
+            instance.holders += 1
+        return generation
+
+    def _make(self, settings: Settings, position: int) -> Plugin[Any]:
+        entry, path = settings.addons[position], settings.paths[position]
+        cls = load_class(entry, settings, path)
+        config = decode_config(cls, entry, settings, path)
+        context = AddonContext(
+            name=entry.name,
+            state=self.host.state / "addons" / entry.name,
+            environment=settings.gateway.environment,
+            workers=self.host.workers,
+            shared=self.host.shared.get(entry.name, {}),
+            base=settings.base,
+        )
+        try:
+            return cls(config, context)
+        except Exception as error:
+            raise ConfigError(_problem(settings, position, "plugin_invalid", error)) from error
+
+    async def _start(
+        self, settings: Settings, fresh: list[tuple[str, Plugin[Any], Plugin[Any] | None]]
+    ) -> None:
+        started: list[tuple[str, Plugin[Any]]] = []
+        for name, plugin, previous in fresh:
+            started.append((name, plugin))
+            startup = getattr(plugin, "startup", None)
+            if startup is None:
+                continue
+            try:
+                async with asyncio.timeout(STARTUP):
+                    result = startup(previous)
+                    if isinstance(result, Awaitable):
+                        await result
+            except BaseException as error:
+                for other, instance in reversed(started):
+                    await shut_down(other, instance)
+                if isinstance(error, KeyboardInterrupt) or _cancelled():
+                    raise
+                position = next(i for i, e in enumerate(settings.addons) if e.name == name)
+                problem = _problem(settings, position, "startup_failed", error)
+                raise ConfigError(problem) from error
+
+    def commit(self, generation: Generation) -> None:
+        """Put a prepared generation in force; the old one ends with its last exchange."""
+        previous = getattr(self, "current", None)
+        self.current = generation
+        if previous is not None:
+            self.retire(previous)
+
+    def retire(self, generation: Generation) -> None:
+        """Let a generation end: one replaced, or one prepared that is not to be."""
+        generation.retired = True
+        if generation.active == 0:
+            self.background(generation.close())
+
+    async def close(self) -> None:
+        """Write what is left to log, shut every addon down."""
+        while self._queue:
+            await self._drain()
+        await self.current.close()
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def background(self, coro: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine of core's beside the traffic."""
+        task = asyncio.get_running_loop().create_task(coro)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- log ----------------------------------------------------------------------------------
+
+    def log(self, pipeline: Pipeline, exchange: Exchange) -> None:
+        """Queue an exchange for the `log` hooks; over the limit it is dropped and counted."""
+        if len(self._queue) >= pipeline.generation.settings.limits.log_queue:
+            self.counters.add("log_dropped_total")
+            pipeline.generation.release()
+            return
+        self._queue.append((pipeline, exchange))
+        if not self._draining:
+            self._draining = True
+            asyncio.get_running_loop().call_soon(self._next_batch)
+
+    def _next_batch(self) -> None:
+        self.background(self._drain())
+
+    async def _drain(self) -> None:
+        for _ in range(min(len(self._queue), LOG_BATCH)):
+            pipeline, exchange = self._queue.popleft()
+            for step in pipeline.logs:
+                try:
+                    watch.step = step
+                    watch.seen = False
+                    result = step.call(exchange)
+                    watch.step = None
+                    if step.is_async:
+                        await asyncio.wait_for(guarded(result, step), STARTUP)
+                except BaseException as error:
+                    watch.step = None
+                    if _cancelled():
+                        raise
+                    step.breaker.failed(step, error)
+                    report(step, error, exchange)
+            pipeline.generation.release()
+        self._draining = bool(self._queue)
+        if self._draining:
+            asyncio.get_running_loop().call_soon(self._next_batch)
+
+
+def _addon(generation: Generation | None, name: str) -> Addon | None:
+    if generation is None:
+        return None
+    return next((a for a in generation.addons if a.name == name), None)
+
+
+def _problem(settings: Settings, position: int, code: str, error: BaseException) -> Problem:
+    entry = settings.addons[position]
+    text = f'addon "{entry.name}": {str(error) or type(error).__name__}'
+    return settings.source.problem(code, text, settings.paths[position])
+
+
+def _cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and bool(task.cancelling())
+
+
+async def shut_down(name: str, plugin: Plugin[Any]) -> None:
+    """Run a plugin's `shutdown`; what it raises is logged."""
+    shutdown = getattr(plugin, "shutdown", None)
+    if shutdown is None:
+        return
+    try:
+        async with asyncio.timeout(STARTUP):
+            result = shutdown()
+            if isinstance(result, Awaitable):
+                await result
+    except Exception:
+        log.exception("addon %s failed in shutdown", name)

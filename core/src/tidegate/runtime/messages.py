@@ -1,0 +1,174 @@
+"""mitmproxy's messages, built without the constructor that type-checks every field.
+
+`http.Request(…)` costs 70 µs in mitmproxy 12, the same object built by hand 1 µs. A test
+compares every attribute with the ordinary constructor.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import orjson
+from mitmproxy import http
+from mitmproxy.net.http import status_codes
+
+from tidegate.api.types import Denial
+
+from .faults import InvalidOutput
+
+type Fields = tuple[tuple[bytes, bytes], ...]
+
+_new_request = http.Request.__new__
+_new_response = http.Response.__new__
+_new_headers = http.Headers.__new__
+_new_request_data = http.RequestData.__new__
+_new_response_data = http.ResponseData.__new__
+
+
+def make_headers(fields: Fields) -> http.Headers:
+    """`http.Headers` over raw fields."""
+    headers = _new_headers(http.Headers)
+    headers.fields = fields
+    return headers
+
+
+def make_request(
+    method: bytes,
+    scheme: bytes,
+    authority: bytes,
+    host: str,
+    port: int,
+    path: bytes,
+    fields: Fields,
+    content: bytes | None,
+    timestamp: float,
+    http_version: bytes = b"HTTP/1.1",
+) -> http.Request:
+    """An `http.Request`; `timestamp` is Unix seconds."""
+    data = _new_request_data(http.RequestData)
+    data.http_version = http_version
+    data.headers = make_headers(fields)
+    data.content = content
+    data.trailers = None
+    data.timestamp_start = timestamp
+    data.timestamp_end = timestamp
+    data.host = host
+    data.port = port
+    data.method = method
+    data.scheme = scheme
+    data.authority = authority
+    data.path = path
+    request = _new_request(http.Request)
+    request.data = data
+    return request
+
+
+def make_response(
+    status: int,
+    reason: bytes,
+    fields: Fields,
+    content: bytes | None,
+    timestamp: float,
+    http_version: bytes = b"HTTP/1.1",
+) -> http.Response:
+    """An `http.Response`; `timestamp` is Unix seconds."""
+    data = _new_response_data(http.ResponseData)
+    data.http_version = http_version
+    data.headers = make_headers(fields)
+    data.content = content
+    data.trailers = None
+    data.timestamp_start = timestamp
+    data.timestamp_end = timestamp
+    data.status_code = status
+    data.reason = reason
+    response = _new_response(http.Response)
+    response.data = data
+    return response
+
+
+def copy_request(request: http.Request) -> http.Request:
+    """A copy that shares the body (bytes can't change) and the tuple of fields."""
+    data = request.data
+    copy = make_request(
+        data.method,
+        data.scheme,
+        data.authority,
+        data.host,
+        data.port,
+        data.path,
+        data.headers.fields,
+        data.content,
+        data.timestamp_start,
+        data.http_version,
+    )
+    copy.data.trailers = data.trailers
+    return copy
+
+
+def copy_response(response: http.Response) -> http.Response:
+    """A copy that shares the body and the tuple of fields."""
+    data = response.data
+    copy = make_response(
+        data.status_code,
+        data.reason,
+        data.headers.fields,
+        data.content,
+        data.timestamp_start,
+        data.http_version,
+    )
+    copy.data.trailers = data.trailers
+    return copy
+
+
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE: Final = re.compile(rb"[^\x00\r\n]*")
+_TARGET: Final = re.compile(rb"[/*][\x21-\x7e\x80-\xff]*")
+
+
+def check_fields(fields: Fields) -> None:
+    """Raise InvalidOutput where a field can't be sent (RFC 9110 §5.1, §5.5)."""
+    for name, value in fields:
+        if not _TOKEN.fullmatch(name):
+            raise InvalidOutput(f"left an invalid field name: {name[:40]!r}")
+        if not _VALUE.fullmatch(value):
+            raise InvalidOutput(f"left an invalid value in field {name.decode()}")
+
+
+def check_request(request: http.Request) -> None:
+    """Raise InvalidOutput where a transform left a request that can't be sent."""
+    if not isinstance(request, http.Request):
+        raise InvalidOutput(f"left a {type(request).__name__} as the request")
+    check_fields(request.headers.fields)
+    if not _TOKEN.fullmatch(request.data.method):
+        raise InvalidOutput("left an invalid method")
+    if not _TARGET.fullmatch(request.data.path):
+        raise InvalidOutput("left an invalid path")
+
+
+def check_response(response: http.Response | None) -> None:
+    """Raise InvalidOutput where a transform left a response that can't be sent."""
+    if not isinstance(response, http.Response):
+        raise InvalidOutput(f"left a {type(response).__name__} as the response")
+    check_fields(response.headers.fields)
+    if not 200 <= response.data.status_code <= 599:
+        raise InvalidOutput(f"left status {response.data.status_code}")
+
+
+def error_response(denial: Denial, request_id: str, timestamp: float) -> http.Response:
+    """A denial in the error envelope: `{"error": {"code", "message", "request_id"}}`."""
+    content = orjson.dumps(
+        {"error": {"code": denial.code, "message": denial.message, "request_id": request_id}}
+    )
+    fields: list[tuple[bytes, bytes]] = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+    ]
+    fields += [(name.encode(), value.encode()) for name, value in denial.headers]
+    if denial.retry_after is not None:
+        seconds = max(1, int(denial.retry_after + 0.999))
+        fields.append((b"retry-after", str(seconds).encode()))
+    elif denial.status in (429, 503):
+        fields.append((b"retry-after", b"1"))
+    reason = status_codes.RESPONSES.get(denial.status, "").encode()
+    return make_response(denial.status, reason, tuple(fields), content, timestamp)

@@ -1,0 +1,477 @@
+"""The pipeline of one scope: the hooks of its addons, compiled, and the rules of their results.
+
+Compiled means: the hooks of all addons whose scope matches, in the order in which an exchange
+meets them, are flattened into tuples of steps when the configuration is loaded, and one loop
+runs them. What can be decided once (sync or async, shadow, checks of what a transform left
+behind) is decided at compile time and wrapped into `Step.call`, so that the loop stays small:
+
+    request:   authenticate…  (principal?)  authorize…  transform_request…  cache_lookup…
+               route…  (upstream?)
+    response:  cacheable transforms…  cache_store…  other transforms…      (reverse file order)
+
+A gate (authenticate, authorize, route, transforms) that fails ends the exchange; an observer
+(cache_lookup, cache_store, log) that fails is counted. Nothing is swallowed without a counter
+and a log line that name the addon.
+
+The carriers drive it: `request` up to `body_at`, gather the body, `request` from there on; send
+upstream; `response` at the head; `event` for each event; `finish` exactly once. `request` and
+`response` are coroutines that suspend only where a hook does: where `suspends` is False, one
+`coro.send(None)` runs them to their end without a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import unquote_to_bytes
+
+from mitmproxy import http
+
+from tidegate.api import errors
+from tidegate.api.exchange import Exchange
+from tidegate.api.plugin import Counters
+from tidegate.api.types import Body, BodySink, Denial, Event, Principal, SseEvent, WsMessage
+from tidegate.api.upstream import Upstream
+
+from .faults import Breaker, InvalidOutput, StreamCut, report
+from .guard import guarded, watch
+
+if TYPE_CHECKING:
+    from .addon import Addon
+    from .lifecycle import Generation
+
+STOP: Final = -1
+"""What `_settle` returns when the request phases are over."""
+
+
+class Rule:
+    """What a hook may return, and what its failure means. One per hook name."""
+
+    __slots__ = ("failed", "gate", "returns", "timed_out")
+
+    def __init__(
+        self,
+        *returns: type,
+        failed: errors.ErrorCode | None = None,
+        timed_out: errors.ErrorCode | None = None,
+    ) -> None:
+        self.returns = returns
+        self.gate = failed is not None
+        self.failed = failed
+        self.timed_out = timed_out
+
+
+_GATE = {"failed": errors.PLUGIN_FAILED, "timed_out": errors.PLUGIN_TIMEOUT}
+_TRANSFORM = {
+    "failed": errors.PLUGIN_TRANSFORM_FAILED,
+    "timed_out": errors.PLUGIN_TRANSFORM_TIMEOUT,
+}
+RULES: Final[dict[str, Rule]] = {
+    "authenticate": Rule(Principal, Denial, **_GATE),
+    "authorize": Rule(Denial, http.Response, **_GATE),
+    "transform_request": Rule(http.Response, Denial, **_TRANSFORM),
+    "cache_lookup": Rule(http.Response),
+    "route": Rule(Upstream, http.Response, Denial, **_GATE),
+    "cache_store": Rule(BodySink),
+    "transform_response": Rule(**_TRANSFORM),
+    "transform_event": Rule(SseEvent, WsMessage, list, tuple, **_TRANSFORM),
+    "log": Rule(),
+}
+
+
+class Step:
+    """One hook of one addon (or of core), ready to be called."""
+
+    __slots__ = (
+        "addon",
+        "after",
+        "breaker",
+        "call",
+        "counters",
+        "hook",
+        "is_async",
+        "on_error",
+        "position",
+        "rule",
+        "shadow",
+    )
+
+    def __init__(
+        self,
+        hook: str,
+        addon: str,
+        call: Callable[..., Any],
+        *,
+        position: int = 0,
+        is_async: bool = False,
+        on_error: str = "fail",
+        breaker: Breaker | None = None,
+        counters: Counters | None = None,
+        shadow: bool = False,
+    ) -> None:
+        self.hook = hook
+        self.addon = addon
+        self.call = call
+        self.position = position
+        """Place of the addon in the file: response transforms listed before it are outer."""
+        self.is_async = is_async
+        self.on_error = on_error
+        self.breaker = breaker or Breaker()
+        self.counters = counters or Counters()
+        self.shadow = shadow
+        self.rule = RULES[hook]
+        self.after = 0
+        """Index of the first step after this hook's phase."""
+
+    def __repr__(self) -> str:
+        return f"<Step {self.addon}.{self.hook}>"
+
+
+AT_END: Final = Step("log", "core", lambda _: None)
+"""Stands for `exchange.at_end` in reports."""
+
+
+class Pipeline:
+    """The compiled hooks of one scope. Immutable; an exchange keeps the one it started with."""
+
+    __slots__ = (
+        "anonymous",
+        "body_at",
+        "events",
+        "gather_response",
+        "generation",
+        "logs",
+        "names",
+        "request_limit",
+        "response_limit",
+        "steps",
+        "stored_at",
+        "suspends",
+        "transforms",
+    )
+
+    def __init__(self, generation: Generation, addons: Sequence[Addon]) -> None:
+        self.generation = generation
+        self.names = tuple(addon.name for addon in addons)
+        settings = generation.settings
+        listed = [a for a in addons if a.authenticates]
+        self.anonymous = not listed or settings.anonymous
+        compiled = [(addon, addon.steps) for addon in addons if addon.mode != "off"]
+
+        def phase(hook: str) -> list[Step]:
+            return [steps[hook] for _, steps in compiled if hook in steps]
+
+        groups = [
+            phase("authenticate"),
+            [Step("authorize", "core", self._strip_credentials)]
+            + ([] if self.anonymous else [Step("authorize", "core", self._require_principal)]),
+            phase("authorize"),
+            phase("transform_request"),
+            phase("cache_lookup"),
+            phase("route"),
+            [Step("route", "core", self._require_upstream, position=len(addons))],
+        ]
+        steps: list[Step] = []
+        for group in groups:
+            for step in group:
+                step.after = len(steps) + len(group)
+            steps.extend(group)
+        self.steps = tuple(steps)
+
+        backwards = compiled[::-1]
+        self.stored_at = 0
+        transforms: list[Step] = []
+        unbroken = True
+        for addon, own in backwards:
+            transform = own.get("transform_response")
+            touches = transform is not None or "transform_event" in own
+            if touches and unbroken and not addon.cacheable:
+                unbroken = False
+                self.stored_at = len(transforms)
+                transforms.extend(phase("cache_store"))
+            if transform is not None:
+                transforms.append(transform)
+        if unbroken:
+            self.stored_at = len(transforms)
+            transforms.extend(phase("cache_store"))
+        self.transforms = tuple(transforms)
+        self.events = tuple(
+            own["transform_event"] for _, own in backwards if "transform_event" in own
+        )
+        self.logs = tuple(phase("log"))
+        self._needs(compiled)
+        self.suspends = any(s.is_async for s in (*self.steps, *self.transforms))
+
+    def _needs(self, compiled: list[tuple[Addon, dict[str, Step]]]) -> None:
+        """Where bodies must be gathered, and up to which size."""
+        default = self.generation.settings.limits.gather
+        request: list[int] = []
+        response: list[int] = []
+        readers: set[Step] = set()
+        self.gather_response = ""
+        for addon, own in compiled:
+            for hook, body in addon.needs.items():
+                if body.request:
+                    request.append(default if body.limit is None else body.limit)
+                    readers.add(own[hook])
+                if body.response:
+                    response.append(default if body.limit is None else body.limit)
+                    redactor = addon.mode == "enforce" and "transform_event" not in own
+                    if redactor or not self.gather_response:
+                        self.gather_response = "always" if redactor else "bodies"
+        self.request_limit = min(request, default=0)
+        self.response_limit = min(response, default=0)
+        self.body_at = next((i for i, s in enumerate(self.steps) if s in readers), len(self.steps))
+
+    # -- request ------------------------------------------------------------------------------
+
+    async def request(self, exchange: Exchange, start: int = 0, stop: int | None = None) -> bool:
+        """Run the request steps from `start` to `stop` (default: all).
+
+        True: nothing has answered yet. False: `exchange.response` or `exchange.denial` is set.
+        """
+        steps = self.steps
+        end = len(steps) if stop is None else stop
+        i = start
+        while i < end:
+            step = steps[i]
+            try:
+                watch.step = step
+                watch.seen = False
+                result = step.call(exchange)
+                watch.step = None
+                if step.is_async:
+                    result = await guarded(result, step)
+            except BaseException as error:
+                watch.step = None
+                result = self._failed(step, exchange, error)
+            if result is None:
+                i += 1
+                continue
+            i = self._settle(step, exchange, result)
+            if i == STOP:
+                return False
+        return True
+
+    def _settle(self, step: Step, exchange: Exchange, result: object) -> int:
+        """Apply what a hook returned; the index of the next step, or STOP."""
+        if not isinstance(result, (Denial, *step.rule.returns)):
+            refused = self._failed(step, exchange, InvalidOutput.type_of(result))
+            if refused is None:
+                return step.after if step.hook == "cache_lookup" else self.steps.index(step) + 1
+            result = refused
+        if isinstance(result, Principal):
+            exchange.principal = result
+            return step.after
+        if isinstance(result, Upstream):
+            exchange.upstream = result
+            return len(self.steps)
+        if isinstance(result, Denial):
+            exchange.denial = result
+            return STOP
+        exchange.response = cast(http.Response, result)
+        exchange.from_cache = step.hook == "cache_lookup"
+        exchange.answered_by = step
+        return STOP
+
+    def _strip_credentials(self, exchange: Exchange) -> None:
+        """Remove what authenticate hooks consumed, before anything else sees the request."""
+        if exchange.credentials:
+            strip_credentials(exchange)
+
+    def _require_principal(self, exchange: Exchange) -> Denial | None:
+        if exchange.principal is None:
+            return errors.UNAUTHENTICATED.denial(headers=(("www-authenticate", "Bearer"),))
+        return None
+
+    def _require_upstream(self, exchange: Exchange) -> Denial | None:
+        return errors.NO_ROUTE.denial() if exchange.upstream is None else None
+
+    # -- response -----------------------------------------------------------------------------
+
+    async def response(self, exchange: Exchange) -> tuple[SafeSink, ...]:
+        """Run cache_store and the response transforms over `exchange.response`.
+
+        Returns the sinks that want to see a body that streams. `exchange.denial` is set where
+        a transform failed: send that instead. A local answer meets the transforms outside the
+        addon that gave it; a cached one those on the caller's side of the cache.
+        """
+        steps = self.transforms
+        answered: Step | None = exchange.answered_by
+        outer = len(self.names)
+        if answered is not None:
+            if exchange.from_cache:
+                steps = steps[self.stored_at :]
+            elif answered.hook != "route":
+                outer = answered.position
+        sinks: list[SafeSink] = []
+        for step in steps:
+            stores = step.hook == "cache_store"
+            if (stores and answered is not None) or (not stores and step.position >= outer):
+                continue
+            try:
+                watch.step = step
+                watch.seen = False
+                result = step.call(exchange)
+                watch.step = None
+                if step.is_async:
+                    result = await guarded(result, step)
+                if result is not None:
+                    if not stores or not isinstance(result, BodySink):
+                        raise InvalidOutput.type_of(result)
+                    sinks.append(SafeSink(result, step, exchange))
+            except BaseException as error:
+                watch.step = None
+                denial = self._failed(step, exchange, error)
+                if denial is not None:
+                    exchange.denial = denial
+                    for sink in sinks:
+                        sink.close(complete=False, trailers=None)
+                    return ()
+        return tuple(sinks)
+
+    def event(self, exchange: Exchange, event: Event) -> Sequence[Event]:
+        """Run the event transforms over one event; what is sent instead of it.
+
+        Raises StreamCut where one failed: the stream ends with an error event.
+        """
+        events: Sequence[Event] = (event,)
+        for step in self.events:
+            out: list[Event] = []
+            for one in events:
+                try:
+                    watch.step = step
+                    watch.seen = False
+                    result = step.call(exchange, one)
+                    watch.step = None
+                    if result is None:
+                        out.append(one)
+                    elif isinstance(result, SseEvent | WsMessage):
+                        out.append(result)
+                    elif isinstance(result, list | tuple):
+                        out.extend(cast("Sequence[Event]", result))
+                    else:
+                        raise InvalidOutput.type_of(result)
+                except BaseException as error:
+                    watch.step = None
+                    denial = self._failed(step, exchange, error)
+                    if denial is not None:
+                        raise StreamCut(denial) from None
+                    out.append(one)
+            events = out
+        return events
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def finish(self, exchange: Exchange, outcome: str = "") -> None:
+        """End the exchange: settle reservations, hand it to the log. Exactly once."""
+        if exchange.outcome:
+            return
+        if not outcome:
+            outcome = "answered"
+            if exchange.denial is not None:
+                outcome = "failed" if exchange.failed_addon or exchange.attempts else "denied"
+        exchange.outcome = outcome
+        exchange.ended = time.monotonic()
+        for settle in reversed(exchange.endings):
+            try:
+                settle(exchange)
+            except BaseException as error:
+                report(AT_END, error, exchange)
+        self.generation.ended(self, exchange)
+
+    def _failed(self, step: Step, exchange: Exchange, error: BaseException) -> Denial | None:
+        """What a hook's exception means for the exchange; re-raises a true cancellation."""
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task() if self.suspends else None
+            if task is not None and task.cancelling():
+                if not exchange.expired:
+                    raise error
+                task.uncancel()
+                exchange.expired = False
+        timed_out = step.breaker.failed(step, error)
+        report(step, error, exchange)
+        rule = step.rule
+        if not rule.gate or step.shadow or step.on_error == "skip":
+            return None
+        exchange.failed_addon = step.addon
+        if isinstance(error, InvalidOutput):
+            return errors.PLUGIN_INVALID_OUTPUT.denial()
+        code = rule.timed_out if timed_out else rule.failed
+        assert code is not None
+        return code.denial()
+
+
+class SafeSink:
+    """A `BodySink` whose failure costs nobody their answer."""
+
+    __slots__ = ("_exchange", "_sink", "_step")
+
+    def __init__(self, sink: BodySink, step: Step, exchange: Exchange) -> None:
+        self._sink: BodySink | None = sink
+        self._step = step
+        self._exchange = exchange
+        content = exchange.response.raw_content if exchange.response is not None else None
+        if content is not None:
+            self.write(content)
+            self.close(complete=True, trailers=None)
+
+    @property
+    def open(self) -> bool:
+        """False once closed, or failed."""
+        return self._sink is not None
+
+    def write(self, chunk: bytes) -> None:
+        """Pass the next bytes on."""
+        if self._sink is not None:
+            self._guarded(self._sink.write, chunk)
+
+    def close(self, *, complete: bool, trailers: http.Headers | None) -> None:
+        """Pass the end on, once."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            self._guarded(lambda _: sink.close(complete=complete, trailers=trailers), b"")
+
+    def _guarded(self, call: Callable[[bytes], None], chunk: bytes) -> None:
+        watch.step = self._step
+        watch.seen = False
+        try:
+            call(chunk)
+            watch.step = None
+        except BaseException as error:
+            watch.step = None
+            self._sink = None
+            self._step.breaker.failed(self._step, error)
+            report(self._step, error, self._exchange)
+
+
+def strip_credentials(exchange: Exchange) -> None:
+    """Remove consumed fields and query parameters; what remains keeps its very bytes."""
+    request = exchange.request
+    fields = {name.lower().encode() for kind, name, _ in exchange.credentials if kind == "header"}
+    if fields:
+        request.headers.fields = tuple(
+            field for field in request.headers.fields if field[0].lower() not in fields
+        )
+    parameters = {name for kind, name, _ in exchange.credentials if kind == "query"}
+    path, mark, query = request.data.path.partition(b"?")
+    if parameters and mark:
+        kept = [
+            pair
+            for pair in query.split(b"&")
+            if unquote_to_bytes(pair.partition(b"=")[0].replace(b"+", b" ")).decode(
+                errors="replace"
+            )
+            not in parameters
+        ]
+        request.data.path = path + b"?" + b"&".join(kept) if kept else path
+
+
+def needs_of(options_needs: Any, config: Any) -> Body | None:
+    """The `Body` that a hook needs under a configuration."""
+    needs = options_needs(config) if callable(options_needs) else options_needs
+    if needs is not None and not isinstance(needs, Body):
+        raise TypeError(f"needs= is a Body, or a function that returns one, not {needs!r}")
+    return needs

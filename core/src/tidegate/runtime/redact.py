@@ -1,0 +1,61 @@
+"""Keeps secrets out of logs and error texts."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Final
+
+from tidegate.api.exchange import Exchange
+
+MASK: Final = "***"
+SECRET_FIELDS: Final = frozenset(
+    {
+        b"authorization",
+        b"proxy-authorization",
+        b"cookie",
+        b"set-cookie",
+        b"x-api-key",
+        b"api-key",
+        b"x-goog-api-key",
+        b"x-amz-security-token",
+    }
+)
+"""Fields whose values are credentials, lower case."""
+
+_PATTERNS: Final = re.compile(
+    r"(?i)(?P<keep>\b(?:bearer|basic)\s+|(?:authorization|cookie|x-api-key|api[-_]?key|key|token|"
+    r"password|secret)[\"']?\s*[=:]\s*[\"']?(?:bearer\s+|basic\s+)?)(?P<secret>[^\s\"',;&}]{4,})"
+    r"|(?P<bare>\b(?:tg|sk|pk|gsk|xai|ghp)[-_][A-Za-z0-9_-]{12,})"
+)
+
+
+def mask_text(text: str) -> str:
+    """Mask what looks like a credential in free text."""
+    return _PATTERNS.sub(lambda m: f"{m['keep'] or ''}{MASK}", text)
+
+
+def scrub(text: str, exchange: Exchange) -> str:
+    """Mask in `text` every credential that `exchange` carried, then what looks like one."""
+    secrets = [value for _, _, value in exchange.credentials]
+    secrets += [
+        value.decode("latin-1")
+        for name, value in exchange.request.headers.fields
+        if name.lower() in SECRET_FIELDS
+    ]
+    for secret in secrets:
+        for part in (secret, secret.rpartition(" ")[2]):
+            if len(part) >= 4:
+                text = text.replace(part, MASK)
+    return mask_text(text)
+
+
+class RedactingFilter(logging.Filter):
+    """Masks credentials in every record; sits on the root handlers of every process."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        masked = mask_text(message)
+        if masked != message:
+            record.msg, record.args = masked, None
+        return True

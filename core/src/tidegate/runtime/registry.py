@@ -1,0 +1,130 @@
+"""Finds plugins (entry points), loads those that are on, and checks them before they serve.
+
+Installed means available; named in `addons.toml` means on. What is not on is not imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+import orjson
+import pluggy
+from pydantic import ValidationError
+
+from tidegate.api.config import AddonConfig
+from tidegate.api.hookspecs import HOOKS, HookSpecs
+from tidegate.api.plugin import PROJECT, Plugin
+
+from .problems import ConfigError, KeyPath, Problem, nearest
+from .settings import AddonEntry, Settings, problems_of
+
+GROUP: Final = "tidegate.plugins"
+
+SIGNATURES: Final = {
+    name: tuple(inspect.signature(getattr(HookSpecs, name)).parameters)[1:] for name in HOOKS
+}
+SYNC_ONLY: Final = frozenset({"transform_event", "bootstrap", "cli_commands", "console_routes"})
+
+
+def available() -> dict[str, EntryPoint]:
+    """The installed plugins by entry-point name; nothing is imported."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def load_class(entry: AddonEntry, settings: Settings, path: KeyPath) -> type[Plugin[Any]]:
+    """Import the plugin that `entry` uses. Raises ConfigError."""
+    source = settings.source
+    known = available()
+    point = known.get(entry.use)
+    if point is None:
+        hint = nearest(entry.use, known) or (
+            "is its package installed? `tidegate plugins` lists what is"
+        )
+        raise ConfigError(
+            source.problem("unknown_plugin", f'no plugin "{entry.use}"', (*path, "use"), hint)
+        )
+    try:
+        found = point.load()
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise ConfigError(
+            source.problem(
+                "plugin_import_failed",
+                f'plugin "{entry.use}" can\'t be imported: {type(error).__name__}: {error}',
+                (*path, "use"),
+            )
+        ) from error
+    problems = check_class(found, entry.use)
+    if problems:
+        raise ConfigError([Problem(p.code, p.message, source.file, source.line(path), p.hint)
+                           for p in problems])  # fmt: skip
+    return found  # type: ignore[no-any-return]
+
+
+def check_class(found: object, name: str) -> list[Problem]:
+    """What is wrong with a plugin class: hooks unmarked, misspelt, or of a wrong shape."""
+    if not (isinstance(found, type) and issubclass(found, Plugin)):
+        return [Problem("plugin_invalid", f'plugin "{name}": {found!r} is not a Plugin subclass')]
+    problems = []
+    for attribute in dir(found):
+        if attribute.startswith("_"):
+            continue
+        value = inspect.getattr_static(found, attribute)
+        marked = hasattr(value, "tidegate_hook")
+        where = f'plugin "{name}": {found.__name__}.{attribute}'
+        if not marked and attribute in HOOKS and callable(value):
+            problems.append(
+                Problem("hook_unmarked", f"{where} is named like a hook but has no @hook mark")
+            )
+        elif marked and attribute not in HOOKS:
+            problems.append(
+                Problem("hook_unknown", f"{where} is not a hook", hint=nearest(attribute, HOOKS))
+            )
+        elif marked:
+            names = tuple(inspect.signature(value).parameters)[1:]
+            if names != SIGNATURES[attribute]:
+                wanted = ", ".join(("self", *SIGNATURES[attribute]))
+                problems.append(Problem("hook_signature", f"{where} takes ({wanted})"))
+            if attribute in SYNC_ONLY and inspect.iscoroutinefunction(value):
+                problems.append(Problem("hook_signature", f"{where} must be a plain def"))
+    return problems
+
+
+def decode_config(cls: type[Plugin[Any]], entry: AddonEntry, settings: Settings,
+                  path: KeyPath) -> AddonConfig:  # fmt: skip
+    """The typed options of an addon. Raises ConfigError with each wrong key and its line."""
+    try:
+        return cls.Config.model_validate(entry.options)
+    except ValidationError as error:
+        raise ConfigError(
+            [
+                Problem(p.code, f'addon "{entry.name}": {p.message}', p.file, p.line, p.hint)
+                for p in problems_of(error, cls.Config, path, settings.source)
+            ]
+        ) from None
+
+
+def digest(entry: AddonEntry) -> str:
+    """Equal for two entries that need no new instance."""
+    state = orjson.dumps([entry.use, entry.options], option=orjson.OPT_SORT_KEYS, default=str)
+    return hashlib.sha256(state).hexdigest()
+
+
+class Hooks:
+    """pluggy's view of the addons that are on: marker, signature and spelling checks."""
+
+    def __init__(self) -> None:
+        self.manager = pluggy.PluginManager(PROJECT)
+        self.manager.add_hookspecs(HookSpecs)
+
+    def register(self, name: str, instance: Plugin[Any]) -> None:
+        """Register an addon under its name; pluggy checks its hooks against the specs."""
+        self.manager.register(instance, name)
+
+    def check(self) -> None:
+        """Raises pluggy's PluginValidationError for a hook that no spec knows."""
+        self.manager.check_pending()

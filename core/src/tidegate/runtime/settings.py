@@ -1,0 +1,480 @@
+"""`addons.toml` read: base and overlay merged, variables put in, every value checked.
+
+The result says nothing yet about the options of an addon: only its plugin knows them
+(`registry.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tidegate.api.config import ByteSize, Duration, Model
+
+from .problems import ConfigError, KeyPath, Problem, SourceMap, nearest
+from .scope import Scope
+
+Carrier = Literal["lane", "engine"]
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """("127.0.0.1", 8080) from `127.0.0.1:8080`, `[::1]:8080` or `:8080` (loopback)."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f'{address!r} is not an address: write "127.0.0.1:8080" or "[::1]:8080"')
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{address!r}: an IPv6 address stands in brackets")
+    return host or "127.0.0.1", int(port)
+
+
+class Certificate(Model):
+    """A further certificate of a listener, chosen by SNI from the names it holds."""
+
+    cert: str
+    key: str
+
+
+class Listener(Model):
+    """One address that the gateway listens on. `cert` and `key` are PEM files."""
+
+    name: str = ""
+    address: str
+    cert: str | None = None
+    key: str | None = None
+    client_ca: str | None = None
+    alpn: tuple[Literal["http/1.1", "h2"], ...] = ("http/1.1",)
+    carrier: Carrier | None = None
+    certificates: tuple[Certificate, ...] = ()
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @model_validator(mode="after")
+    def _pair(self) -> Listener:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("`cert` and `key` come together")
+        return self
+
+    @property
+    def host(self) -> str:
+        """The address part, such as 127.0.0.1 or ::1."""
+        return split_address(self.address)[0]
+
+    @property
+    def port(self) -> int:
+        """The port; 0 asks for a free one."""
+        return split_address(self.address)[1]
+
+
+class Deadlines(Model):
+    """How long things may take.
+
+    `head`: until a request head is complete. `body`: until the next bytes of a request body.
+    `hooks`: all that the hooks of an exchange may wait, before its answer begins.
+    `keepalive`: an idle client connection. `write`: a client that takes no bytes.
+    `drain`: what SIGTERM waits for exchanges in progress.
+    """
+
+    head: Duration = 10.0
+    body: Duration = 30.0
+    hooks: Duration = 30.0
+    keepalive: Duration = 75.0
+    write: Duration = 60.0
+    drain: Duration = 30.0
+
+
+class Limits(Model):
+    """How much there may be. `gather`: a body that a hook must see whole, decoded, where the
+    hook names no limit. `body`: any request body. `connections`: per worker."""
+
+    head: ByteSize = 32 * 1024
+    fields: int = 100
+    target: ByteSize = 8 * 1024
+    body: ByteSize = 64 * 1024 * 1024
+    gather: ByteSize = 4 * 1024 * 1024
+    connections: int = 10_000
+    log_queue: int = 10_000
+
+
+class Gateway(Model):
+    """`[gateway]`."""
+
+    listen: tuple[Listener, ...] = Field(
+        default=(Listener(name="gateway", address="127.0.0.1:8080"),)
+    )
+    environment: str = "development"
+    carrier: Carrier = "engine"
+    workers: int | None = Field(default=None, ge=1, le=256)
+    anonymous: bool = False
+    status: str = "127.0.0.1:0"
+    trusted_proxies: tuple[str, ...] = ()
+    deadlines: Deadlines = Deadlines()
+    limits: Limits = Limits()
+
+    @field_validator("listen", mode="before")
+    @classmethod
+    def _listeners(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = [value]
+        if not isinstance(value, list | tuple):
+            return value
+        out: list[object] = []
+        for index, item in enumerate(value):
+            entry: object = {"address": item} if isinstance(item, str) else item
+            if isinstance(entry, dict) and not entry.get("name"):
+                entry = {**entry, "name": "gateway" if index == 0 else f"gateway-{index + 1}"}
+            out.append(entry)
+        return out
+
+    @field_validator("listen")
+    @classmethod
+    def _unique(cls, value: tuple[Listener, ...]) -> tuple[Listener, ...]:
+        if not value:
+            raise ValueError("at least one address is needed")
+        names = [listener.name for listener in value]
+        if len(set(names)) != len(names):
+            raise ValueError("the names of listeners are unique")
+        return value
+
+    @field_validator("status")
+    @classmethod
+    def _status(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+
+class Intercept(Model):
+    """`[[intercept]]`: a mitmproxy mode (`transparent@…`, `regular@…`, `socks5@…`, …)."""
+
+    name: str = ""
+    mode: str
+    allow_hosts: tuple[str, ...] = ()
+    ignore_hosts: tuple[str, ...] = ()
+    force: bool = False
+
+
+class AddonEntry(Model):
+    """What core reads of an `[[addon]]` table; `options` is the rest, for the plugin."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    use: str
+    name: str
+    mode: Literal["off", "shadow", "enforce"] = "enforce"
+    scope: Scope = Scope()
+    on_error: Literal["fail", "skip"] = "fail"
+    if_env: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def active(self) -> bool:
+        """False where `if_env` names a variable that is not set."""
+        return self.if_env is None or bool(os.environ.get(self.if_env))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A whole configuration, merged and checked."""
+
+    gateway: Gateway
+    addons: tuple[AddonEntry, ...]
+    intercepts: tuple[Intercept, ...] = ()
+    deployment: str = ""
+    base: Path = field(default_factory=Path)
+    """The folder of the file: relative paths start there."""
+    file: str = ""
+    source: SourceMap = field(default_factory=lambda: SourceMap(""))
+    paths: tuple[KeyPath, ...] = ()
+    """Where each addon stands in the document."""
+
+    @property
+    def anonymous(self) -> bool:
+        return self.gateway.anonymous
+
+    @property
+    def limits(self) -> Limits:
+        return self.gateway.limits
+
+    @property
+    def production(self) -> bool:
+        return self.gateway.environment == "production"
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+def load(file: Path, deployment: str = "", env: Mapping[str, str] | None = None) -> Settings:
+    """Read a file. Raises ConfigError with everything that is wrong with it."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(Problem("config_unreadable", reason, str(file))) from None
+    return parse(text, file=str(file), base=file.parent, deployment=deployment, env=env)
+
+
+def parse(
+    text: str,
+    *,
+    file: str = "",
+    base: Path | None = None,
+    deployment: str = "",
+    env: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read a document. Raises ConfigError with everything that is wrong with it."""
+    source = SourceMap(text, file)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"line (\d+)", str(error))
+        line = int(found[1]) if found else 0
+        raise ConfigError(Problem("config_syntax", str(error), file, line)) from None
+    problems: list[Problem] = []
+    document, paths = overlay(document, deployment, source, problems)
+    variables = os.environ if env is None else env
+    expanded = expand(document, variables, (), source, problems)
+    settings = build(expanded, paths, source, problems)
+    if problems:
+        raise ConfigError(problems)
+    gateway, intercepts, addons = settings
+    return Settings(
+        gateway,
+        addons,
+        intercepts,
+        deployment,
+        (base or Path()).resolve(),
+        file,
+        source,
+        tuple(paths),
+    )
+
+
+_TOP: Final = ("gateway", "intercept", "addon", "deployments")
+_OVERLAY: Final = ("gateway", "intercept", "addon", "addons")
+
+
+def overlay(
+    document: dict[str, Any], deployment: str, source: SourceMap, problems: list[Problem]
+) -> tuple[dict[str, Any], list[KeyPath]]:
+    """Put the overlay of `deployment` over the base; also, where each addon stands."""
+    document = deepcopy(document)
+    _unknown(document, _TOP, (), source, problems)
+    deployments = document.pop("deployments", {})
+    addons = document.setdefault("addon", [])
+    if not isinstance(addons, list) or not isinstance(deployments, dict):
+        problems.append(source.problem("config_invalid", "write addons as [[addon]]", ("addon",)))
+        document["addon"] = []
+        return document, []
+    paths: list[KeyPath] = [("addon", i) for i in range(len(addons))]
+    for name, over in deployments.items():
+        _unknown(over, _OVERLAY, ("deployments", name), source, problems)
+    if not deployment:
+        return document, paths
+    over = deployments.get(deployment)
+    if over is None:
+        problems.append(
+            Problem(
+                "unknown_deployment",
+                f"there is no [deployments.{deployment}] here",
+                source.file,
+                hint=nearest(deployment, deployments),
+            )
+        )
+        return document, paths
+    at: KeyPath = ("deployments", deployment)
+    document["gateway"] = merge(document.get("gateway", {}), over.get("gateway", {}))
+    if "intercept" in over:
+        document["intercept"] = over["intercept"]
+    for name, changes in over.get("addons", {}).items():
+        index = _index(addons, name)
+        if index is None:
+            problems.append(
+                source.problem(
+                    "unknown_addon",
+                    f'the overlay changes "{name}", which the base does not list',
+                    (*at, "addons", name),
+                    nearest(name, [a.get("name", a.get("use", "")) for a in addons]),
+                )
+            )
+        else:
+            addons[index] = merge(addons[index], changes)
+    for number, extra in enumerate(over.get("addon", [])):
+        here: KeyPath = (*at, "addon", number)
+        after = extra.pop("after", None)
+        index = len(addons) - 1 if after is None else _index(addons, after)
+        if index is None:
+            problems.append(
+                source.problem("unknown_addon", f'no addon is named "{after}"', (*here, "after"))
+            )
+            continue
+        addons.insert(index + 1, extra)
+        paths.insert(index + 1, here)
+    return document, paths
+
+
+def _index(addons: list[dict[str, Any]], name: str) -> int | None:
+    names = [a.get("name", a.get("use")) for a in addons]
+    return names.index(name) if name in names else None
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key, everything else is replaced."""
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        out[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return out
+
+
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\$")
+
+
+def expand(
+    value: Any,
+    env: Mapping[str, str],
+    path: KeyPath,
+    source: SourceMap,
+    problems: list[Problem],
+) -> Any:
+    """Replace `${NAME}` and `${NAME:-default}` in strings; `$$` is a dollar sign."""
+    if isinstance(value, dict):
+        if "if_env" in value and not env.get(str(value["if_env"])):
+            return value  # not on: its variables need not be set
+        return {k: expand(v, env, (*path, k), source, problems) for k, v in value.items()}
+    if isinstance(value, list):
+        return [expand(v, env, (*path, i), source, problems) for i, v in enumerate(value)]
+    if not isinstance(value, str) or "$" not in value:
+        return value
+
+    def put(match: re.Match[str]) -> str:
+        if match[0] == "$$":
+            return "$"
+        found = env.get(match[1])
+        if not found and match[2] is not None:
+            return match[2]
+        if found is None:
+            problems.append(source.problem("unset_variable", f"${{{match[1]}}} is not set", path))
+        return found or ""
+
+    return _VARIABLE.sub(put, value)
+
+
+def build(
+    document: dict[str, Any],
+    paths: list[KeyPath],
+    source: SourceMap,
+    problems: list[Problem],
+) -> tuple[Gateway, tuple[Intercept, ...], tuple[AddonEntry, ...]]:
+    """Check the values and make the models."""
+    gateway = checked(Gateway, document.get("gateway", {}), ("gateway",), source, problems)
+    intercepts: list[Intercept] = []
+    for index, table in enumerate(document.get("intercept", [])):
+        at: KeyPath = ("intercept", index)
+        intercept = checked(Intercept, table, at, source, problems)
+        if intercept is not None:
+            intercepts.append(intercept)
+    addons: list[AddonEntry] = []
+    for path, table in zip(paths, document["addon"], strict=True):
+        core = {k: v for k, v in table.items() if k in AddonEntry.model_fields and k != "options"}
+        core["options"] = {k: v for k, v in table.items() if k not in core}
+        core.setdefault("name", core.get("use", ""))
+        entry = checked(AddonEntry, core, path, source, problems)
+        if entry is None:
+            continue
+        if any(other.name == entry.name for other in addons):
+            problems.append(
+                source.problem(
+                    "duplicate_addon",
+                    f'two addons are named "{entry.name}"',
+                    path,
+                    'give one a `name = "…"` of its own',
+                )
+            )
+        addons.append(entry)
+    return gateway or Gateway(), tuple(intercepts), tuple(addons)
+
+
+def checked[M: Model](
+    model: type[M], table: object, path: KeyPath, source: SourceMap, problems: list[Problem]
+) -> M | None:
+    """`model` of `table`, or None with the problems noted."""
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        problems.extend(problems_of(error, model, path, source))
+        return None
+
+
+def problems_of(
+    error: ValidationError, model: type[Model], path: KeyPath, source: SourceMap
+) -> list[Problem]:
+    """pydantic's errors as problems: key, reason, line, nearest name; never the value."""
+    out = []
+    for detail in error.errors(include_url=False, include_input=False):
+        loc: KeyPath = tuple(detail["loc"])
+        key = ".".join(str(part) for part in loc)
+        if detail["type"] == "extra_forbidden":
+            hint = nearest(str(loc[-1]), fields_at(model, loc[:-1]))
+            message, code = f"unknown key `{key}`", "unknown_key"
+        elif detail["type"] == "missing":
+            message, code, hint = f"`{key}` is missing", "missing_key", ""
+        else:
+            text = detail["msg"].removeprefix("Value error, ")
+            message, code, hint = f"`{key}`: {text}" if key else text, "invalid_value", ""
+        out.append(source.problem(code, message, (*path, *loc), hint))
+    return out
+
+
+def fields_at(model: Any, loc: KeyPath) -> list[str]:
+    """The names of the keys that are known at a place inside a model."""
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        info = getattr(model, "model_fields", {}).get(part)
+        if info is None:
+            return []
+        model = _inner_model(info.annotation)
+    return list(getattr(model, "model_fields", {}))
+
+
+def _inner_model(annotation: Any) -> Any:
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _inner_model(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _unknown(
+    table: object,
+    known: tuple[str, ...],
+    path: KeyPath,
+    source: SourceMap,
+    problems: list[Problem],
+) -> None:
+    if not isinstance(table, dict):
+        problems.append(source.problem("invalid_value", "this must be a table", path))
+        return
+    for key in table:
+        if key not in known:
+            problems.append(
+                source.problem(
+                    "unknown_key", f"unknown key `{key}`", (*path, key), nearest(key, known)
+                )
+            )

@@ -1,0 +1,7 @@
+"""API keys, stored as hashes: who is calling."""
+
+from tidegate.api import Plugin
+
+
+class AuthKey(Plugin):
+    """API keys, stored as hashes: who is calling."""

@@ -1,0 +1,7 @@
+"""One JSON line for each exchange."""
+
+from tidegate.api import Plugin
+
+
+class LogAccess(Plugin):
+    """One JSON line for each exchange."""
