@@ -6,6 +6,7 @@ The result says nothing yet about the options of an addon: only its plugin knows
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -110,7 +111,11 @@ class Limits(Model):
 
 
 class Gateway(Model):
-    """`[gateway]`."""
+    """`[gateway]`.
+
+    `trusted_proxies` are CIDRs whose forwarding fields are believed. `forwarding` says how the
+    client is told to upstreams. `paths`: "strict" refuses escaped slashes and empty segments.
+    """
 
     listen: tuple[Listener, ...] = Field(
         default=(Listener(name="gateway", address="127.0.0.1:8080"),)
@@ -121,6 +126,8 @@ class Gateway(Model):
     anonymous: bool = False
     status: str = "127.0.0.1:0"
     trusted_proxies: tuple[str, ...] = ()
+    forwarding: Literal["x-forwarded", "forwarded", "none"] = "x-forwarded"
+    paths: Literal["strict", "lenient"] = "strict"
     deadlines: Deadlines = Deadlines()
     limits: Limits = Limits()
 
@@ -147,6 +154,13 @@ class Gateway(Model):
         names = [listener.name for listener in value]
         if len(set(names)) != len(names):
             raise ValueError("the names of listeners are unique")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network, strict=False)
         return value
 
     @field_validator("status")
