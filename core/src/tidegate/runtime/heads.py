@@ -294,6 +294,7 @@ def upstream_head(
     out: list[tuple[bytes, bytes]] = [(b"host", host)]
     via = _VIA
     forwarded_for = b""
+    told: set[bytes] = set()
     for field in source:
         name = field[0].lower()
         if name in _UPSTREAM_DROPS or name in listed or name in replaced:
@@ -304,8 +305,7 @@ def upstream_head(
             if name == b"x-forwarded-for":
                 forwarded_for += field[1] + b", "
                 continue
-            if forwarding != "none" and name != b"forwarded":
-                continue
+            told.add(name)
         elif name == b"via":
             via = field[1] + b", " + via
             continue
@@ -315,8 +315,9 @@ def upstream_head(
     client = exchange.client
     if forwarding == "x-forwarded":
         out.append((b"x-forwarded-for", forwarded_for + client.peer.encode()))
-        out.append((b"x-forwarded-proto", b"https" if client.tls else b"http"))
-        if data.authority:
+        if b"x-forwarded-proto" not in told:
+            out.append((b"x-forwarded-proto", b"https" if client.tls else b"http"))
+        if data.authority and b"x-forwarded-host" not in told:
             out.append((b"x-forwarded-host", data.authority))
     elif forwarding == "forwarded":
         peer = f'"[{client.peer}]"' if ":" in client.peer else client.peer
