@@ -108,49 +108,72 @@ def hooks_of(instance: Plugin[Any]) -> dict[str, HookOptions]:
 
 
 def checked(hook: str, fn: Call, is_async: bool) -> Call:
-    """A transform whose message is validated where it changed (no CRLF gets out)."""
-    if hook == "transform_request":
+    """A transform whose message is validated where it changed (no CRLF gets out).
 
-        def changed(exchange: Exchange, before: tuple[Any, ...]) -> None:
-            data = exchange.request.data
-            if (exchange.request, data.headers.fields, data.path, data.method) != before:
-                check_request(exchange.request)
+    "Changed" is told by identity: mitmproxy replaces the tuple of fields with each change.
+    """
+    name, check = ("request", check_request) if hook == "transform_request" else (
+        ("response", check_response)
+    )  # fmt: skip
 
-        def seen(exchange: Exchange) -> tuple[Any, ...]:
-            data = exchange.request.data
-            return (exchange.request, data.headers.fields, data.path, data.method)
-    else:
-
-        def changed(exchange: Exchange, before: tuple[Any, ...]) -> None:
-            response = exchange.response
-            if response is not before[0] or before[1:] != (
-                response.data.headers.fields,
-                response.data.status_code,
-            ):
-                check_response(response)
-
-        def seen(exchange: Exchange) -> tuple[Any, ...]:
-            response = exchange.response
-            assert response is not None
-            return (response, response.data.headers.fields, response.data.status_code)
+    def verify(exchange: Exchange, message: Any, head: tuple[Any, ...]) -> None:
+        now = getattr(exchange, name)
+        if now is not message or head_of(now.data) != head:
+            check(now)
 
     if is_async:
 
         async def call_async(exchange: Exchange) -> Any:
-            before = seen(exchange)
+            message = getattr(exchange, name)
+            head = head_of(message.data)
             result = await fn(exchange)
-            changed(exchange, before)
+            verify(exchange, message, head)
             return result
 
         return call_async
 
-    def call(exchange: Exchange) -> Any:
-        before = seen(exchange)
+    if hook == "transform_request":
+
+        def call_request(exchange: Exchange) -> Any:
+            request = exchange.request
+            data = request.data
+            fields, path, method = data.headers.fields, data.path, data.method
+            result = fn(exchange)
+            if (
+                data.headers.fields is not fields
+                or data.path is not path
+                or data.method is not method
+                or exchange.request is not request
+            ):
+                check_request(exchange.request)
+            return result
+
+        return call_request
+
+    def call_response(exchange: Exchange) -> Any:
+        response = exchange.response
+        data = response.data  # type: ignore[union-attr]
+        fields, status = data.headers.fields, data.status_code
         result = fn(exchange)
-        changed(exchange, before)
+        if (
+            data.headers.fields is not fields
+            or data.status_code != status
+            or exchange.response is not response
+        ):
+            check_response(exchange.response)
         return result
 
-    return call
+    return call_response
+
+
+def head_of(data: Any) -> tuple[Any, ...]:
+    """What of a message's head a transform may change."""
+    return (
+        data.headers.fields,
+        getattr(data, "path", None),
+        getattr(data, "method", None),
+        getattr(data, "status_code", None),
+    )
 
 
 # -- shadow mode ------------------------------------------------------------------------------

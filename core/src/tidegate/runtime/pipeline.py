@@ -5,7 +5,7 @@ meets them, are flattened into tuples of steps when the configuration is loaded,
 runs them. What can be decided once (sync or async, shadow, checks of what a transform left
 behind) is decided at compile time and wrapped into `Step.call`, so that the loop stays small:
 
-    request:   authenticate…  (principal?)  authorize…  transform_request…  cache_lookup…
+    request:   authenticate…  (admit)  authorize…  transform_request…  cache_lookup…
                route…  (upstream?)
     response:  cacheable transforms…  cache_store…  other transforms…      (reverse file order)
 
@@ -129,8 +129,8 @@ class Step:
         return f"<Step {self.addon}.{self.hook}>"
 
 
-AT_END: Final = Step("log", "core", lambda _: None)
-"""Stands for `exchange.at_end` in reports."""
+CORE: Final = Step("log", "core", lambda _: None)
+"""Stands for core's own code, such as `exchange.at_end`, in reports."""
 
 
 class Pipeline:
@@ -165,13 +165,12 @@ class Pipeline:
 
         groups = [
             phase("authenticate"),
-            [Step("authorize", "core", self._strip_credentials)]
-            + ([] if self.anonymous else [Step("authorize", "core", self._require_principal)]),
+            [Step("authorize", "core", self._admit)],
             phase("authorize"),
             phase("transform_request"),
             phase("cache_lookup"),
             phase("route"),
-            [Step("route", "core", self._require_upstream, position=len(addons))],
+            [Step("route", "core", self._require_upstream)],
         ]
         steps: list[Step] = []
         for group in groups:
@@ -235,54 +234,50 @@ class Pipeline:
         steps = self.steps
         end = len(steps) if stop is None else stop
         i = start
-        while i < end:
-            step = steps[i]
+        while True:
+            step = CORE
             try:
-                watch.step = step
-                watch.seen = False
-                result = step.call(exchange)
+                while i < end:
+                    step = steps[i]
+                    watch.step = step
+                    watch.seen = False
+                    result = step.call(exchange)
+                    if step.is_async:
+                        watch.step = None
+                        result = await guarded(result, step)
+                    i = i + 1 if result is None else self._settle(i, step, exchange, result)
                 watch.step = None
-                if step.is_async:
-                    result = await guarded(result, step)
+                return i != STOP
             except BaseException as error:
                 watch.step = None
-                result = self._failed(step, exchange, error)
-            if result is None:
+                exchange.denial = self._failed(step, exchange, error)
+                if exchange.denial is not None:
+                    return False
                 i += 1
-                continue
-            i = self._settle(step, exchange, result)
-            if i == STOP:
-                return False
-        return True
 
-    def _settle(self, step: Step, exchange: Exchange, result: object) -> int:
+    def _settle(self, i: int, step: Step, exchange: Exchange, result: object) -> int:
         """Apply what a hook returned; the index of the next step, or STOP."""
-        if not isinstance(result, (Denial, *step.rule.returns)):
-            refused = self._failed(step, exchange, InvalidOutput.type_of(result))
-            if refused is None:
-                return step.after if step.hook == "cache_lookup" else self.steps.index(step) + 1
-            result = refused
+        if not isinstance(result, step.rule.returns):
+            raise InvalidOutput.type_of(result)
         if isinstance(result, Principal):
             exchange.principal = result
             return step.after
         if isinstance(result, Upstream):
             exchange.upstream = result
-            return len(self.steps)
+            return step.after
         if isinstance(result, Denial):
             exchange.denial = result
-            return STOP
-        exchange.response = cast(http.Response, result)
-        exchange.from_cache = step.hook == "cache_lookup"
-        exchange.answered_by = step
+        else:
+            exchange.response = cast(http.Response, result)
+            exchange.from_cache = step.hook == "cache_lookup"
+            exchange.answered_by = step
         return STOP
 
-    def _strip_credentials(self, exchange: Exchange) -> None:
-        """Remove what authenticate hooks consumed, before anything else sees the request."""
+    def _admit(self, exchange: Exchange) -> Denial | None:
+        """Strip what authenticate hooks consumed; ask for a principal where one is needed."""
         if exchange.credentials:
             strip_credentials(exchange)
-
-    def _require_principal(self, exchange: Exchange) -> Denial | None:
-        if exchange.principal is None:
+        if exchange.principal is None and not self.anonymous:
             return errors.UNAUTHENTICATED.denial(headers=(("www-authenticate", "Bearer"),))
         return None
 
@@ -299,38 +294,46 @@ class Pipeline:
         addon that gave it; a cached one those on the caller's side of the cache.
         """
         steps = self.transforms
-        answered: Step | None = exchange.answered_by
-        outer = len(self.names)
-        if answered is not None:
-            if exchange.from_cache:
-                steps = steps[self.stored_at :]
-            elif answered.hook != "route":
-                outer = answered.position
+        if exchange.answered_by is not None:
+            steps = self._outer(exchange)
         sinks: list[SafeSink] = []
-        for step in steps:
-            stores = step.hook == "cache_store"
-            if (stores and answered is not None) or (not stores and step.position >= outer):
-                continue
+        i = 0
+        while True:
+            step = CORE
             try:
-                watch.step = step
-                watch.seen = False
-                result = step.call(exchange)
+                while i < len(steps):
+                    step = steps[i]
+                    watch.step = step
+                    watch.seen = False
+                    result = step.call(exchange)
+                    if step.is_async:
+                        watch.step = None
+                        result = await guarded(result, step)
+                    if result is not None:
+                        if not isinstance(result, step.rule.returns):
+                            raise InvalidOutput.type_of(result)
+                        sinks.append(SafeSink(cast(BodySink, result), step, exchange))
+                    i += 1
                 watch.step = None
-                if step.is_async:
-                    result = await guarded(result, step)
-                if result is not None:
-                    if not stores or not isinstance(result, BodySink):
-                        raise InvalidOutput.type_of(result)
-                    sinks.append(SafeSink(result, step, exchange))
+                return tuple(sinks)
             except BaseException as error:
                 watch.step = None
-                denial = self._failed(step, exchange, error)
-                if denial is not None:
-                    exchange.denial = denial
+                exchange.denial = self._failed(step, exchange, error)
+                if exchange.denial is not None:
                     for sink in sinks:
                         sink.close(complete=False, trailers=None)
                     return ()
-        return tuple(sinks)
+                i += 1
+
+    def _outer(self, exchange: Exchange) -> tuple[Step, ...]:
+        """The transforms that an answer made here still meets."""
+        answered: Step = exchange.answered_by
+        if exchange.from_cache:
+            return tuple(s for s in self.transforms[self.stored_at :] if s.hook != "cache_store")
+        transforms = (s for s in self.transforms if s.hook != "cache_store")
+        if answered.hook == "route":
+            return tuple(transforms)
+        return tuple(s for s in transforms if s.position < answered.position)
 
     def event(self, exchange: Exchange, event: Event) -> Sequence[Event]:
         """Run the event transforms over one event; what is sent instead of it.
@@ -379,7 +382,7 @@ class Pipeline:
             try:
                 settle(exchange)
             except BaseException as error:
-                report(AT_END, error, exchange)
+                report(CORE, error, exchange)
         self.generation.ended(self, exchange)
 
     def _failed(self, step: Step, exchange: Exchange, error: BaseException) -> Denial | None:
