@@ -1,1 +1,56 @@
-"""The test kit for plugin authors."""
+"""The test kit: for authors of plugins, and for Tidegate's own tests.
+
+Names are imported on first use, so that the pytest plugin costs other projects nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .clock import Clock
+    from .contracts import (
+        AuthContract,
+        AuthorizeContract,
+        CacheContract,
+        Contract,
+        LogContract,
+        PluginContract,
+        RouteContract,
+        TransformContract,
+    )
+    from .exchanges import make_answer, make_exchange
+    from .harness import Cut, Harness, Use
+
+__all__ = [
+    "AuthContract",
+    "AuthorizeContract",
+    "CacheContract",
+    "Clock",
+    "Contract",
+    "Cut",
+    "Harness",
+    "LogContract",
+    "PluginContract",
+    "RouteContract",
+    "TransformContract",
+    "Use",
+    "make_answer",
+    "make_exchange",
+]
+
+_HOMES: Final = {
+    "Clock": "clock",
+    "Cut": "harness",
+    "Harness": "harness",
+    "Use": "harness",
+    "make_answer": "exchanges",
+    "make_exchange": "exchanges",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES.get(name, 'contracts')}", __name__), name)
