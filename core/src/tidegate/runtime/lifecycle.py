@@ -44,6 +44,12 @@ class Host:
     workers: int = 1
     shared: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Per addon name, what its `bootstrap` put there."""
+    plugins: dict[str, type[Plugin[Any]]] = field(default_factory=dict)
+    """Classes that are there besides the installed ones, by name: of an embedder, of a test."""
+
+
+type Fresh = tuple[str, Plugin[Any], Plugin[Any] | None]
+"""A new addon of a generation: its name, its instance, and the one that it replaces."""
 
 
 class Instance:
@@ -127,11 +133,22 @@ class Runtime:
     # -- configurations -----------------------------------------------------------------------
 
     async def prepare(self, settings: Settings) -> Generation:
-        """Load a configuration beside the current one. Raises ConfigError; then nothing changed."""
+        """Load a configuration beside the current one and start what is new in it.
+
+        Raises ConfigError; then nothing changed.
+        """
+        generation, fresh = self.load(settings)
+        await self._start(settings, fresh)
+        for instance in generation.instances.values():
+            instance.holders += 1
+        return generation
+
+    def load(self, settings: Settings) -> tuple[Generation, list[Fresh]]:
+        """Make and compile a generation; its new addons are not started. Raises ConfigError."""
         previous = getattr(self, "current", None)
         generation = Generation(settings, self)
         problems: list[Problem] = []
-        fresh: list[tuple[str, Plugin[Any], Plugin[Any] | None]] = []
+        fresh: list[Fresh] = []
         hooks = Hooks()
         for position, entry in enumerate(settings.addons):
             plugin: Plugin[Any] | None = None
@@ -144,7 +161,7 @@ class Runtime:
                     generation.instances[entry.name] = previous.instances[entry.name]
                 else:
                     try:
-                        plugin = self._make(settings, position)
+                        plugin = make_plugin(self.host, settings, position)
                     except ConfigError as error:
                         problems.extend(error.problems)
                         continue
@@ -173,31 +190,9 @@ class Runtime:
             raise ConfigError(problems)
         hooks.check()
         generation.compile()
-        await self._start(settings, fresh)
-        for instance in generation.instances.values():
-            instance.holders += 1
-        return generation
+        return generation, fresh
 
-    def _make(self, settings: Settings, position: int) -> Plugin[Any]:
-        entry, path = settings.addons[position], settings.paths[position]
-        cls = load_class(entry, settings, path)
-        config = decode_config(cls, entry, settings, path)
-        context = AddonContext(
-            name=entry.name,
-            state=self.host.state / "addons" / entry.name,
-            environment=settings.gateway.environment,
-            workers=self.host.workers,
-            shared=self.host.shared.get(entry.name, {}),
-            base=settings.base,
-        )
-        try:
-            return cls(config, context)
-        except Exception as error:
-            raise ConfigError(_problem(settings, position, "plugin_invalid", error)) from error
-
-    async def _start(
-        self, settings: Settings, fresh: list[tuple[str, Plugin[Any], Plugin[Any] | None]]
-    ) -> None:
+    async def _start(self, settings: Settings, fresh: list[Fresh]) -> None:
         started: list[tuple[str, Plugin[Any]]] = []
         for name, plugin, previous in fresh:
             started.append((name, plugin))
@@ -233,11 +228,18 @@ class Runtime:
 
     async def close(self) -> None:
         """Write what is left to log, shut every addon down."""
-        while self._queue:
-            await self._drain()
+        await self.flush()
         await self.current.close()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def flush(self) -> None:
+        """Wait until every queued exchange has met its `log` hooks."""
+        while self._draining:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            else:
+                await asyncio.sleep(0)
 
     def background(self, coro: Coroutine[Any, Any, Any]) -> None:
         """Run a coroutine of core's beside the traffic."""
@@ -262,7 +264,9 @@ class Runtime:
         self.background(self._drain())
 
     async def _drain(self) -> None:
-        for _ in range(min(len(self._queue), LOG_BATCH)):
+        for _ in range(LOG_BATCH):
+            if not self._queue:
+                break
             pipeline, exchange = self._queue.popleft()
             for step in pipeline.logs:
                 try:
@@ -282,6 +286,25 @@ class Runtime:
         self._draining = bool(self._queue)
         if self._draining:
             asyncio.get_running_loop().call_soon(self._next_batch)
+
+
+def make_plugin(host: Host, settings: Settings, position: int) -> Plugin[Any]:
+    """The instance of one addon of a configuration, not started. Raises ConfigError."""
+    entry, path = settings.addons[position], settings.paths[position]
+    cls = load_class(entry, settings, path, host.plugins)
+    config = decode_config(cls, entry, settings, path)
+    context = AddonContext(
+        name=entry.name,
+        state=host.state / "addons" / entry.name,
+        environment=settings.gateway.environment,
+        workers=host.workers,
+        shared=host.shared.get(entry.name, {}),
+        base=settings.base,
+    )
+    try:
+        return cls(config, context)
+    except Exception as error:
+        raise ConfigError(_problem(settings, position, "plugin_invalid", error)) from error
 
 
 def _addon(generation: Generation | None, name: str) -> Addon | None:
