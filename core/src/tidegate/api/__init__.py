@@ -3,7 +3,9 @@
 from .config import AddonConfig, ByteSize, Duration, Model, Rate, Secret
 from .errors import ErrorCode
 from .exchange import Exchange, Shadow, Stash, StashKey
+from .match import ROUTE_PARAMS, Match, NotAllowed, RouteEntry, RouteTable
 from .plugin import AddonContext, Counters, Node, Plugin, hook
+from .sse import SseParser
 from .types import (
     Body,
     BodySink,
@@ -18,6 +20,7 @@ from .types import (
 from .upstream import Attempt, Codec, Timeouts, Tls, Upstream, upstream_from_url
 
 __all__ = [
+    "ROUTE_PARAMS",
     "AddonConfig",
     "AddonContext",
     "Attempt",
@@ -33,14 +36,19 @@ __all__ = [
     "Event",
     "EventResult",
     "Exchange",
+    "Match",
     "Model",
     "Node",
+    "NotAllowed",
     "Plugin",
     "Principal",
     "Rate",
+    "RouteEntry",
+    "RouteTable",
     "Secret",
     "Shadow",
     "SseEvent",
+    "SseParser",
     "Stash",
     "StashKey",
     "Timeouts",
