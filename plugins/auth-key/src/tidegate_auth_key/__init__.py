@@ -1,7 +1,5 @@
 """API keys, stored as hashes: who is calling."""
 
-from tidegate.api import Plugin
+from .plugin import AuthKey, AuthKeyConfig, KeyEntry
 
-
-class AuthKey(Plugin):
-    """API keys, stored as hashes: who is calling."""
+__all__ = ["AuthKey", "AuthKeyConfig", "KeyEntry"]

@@ -1,0 +1,105 @@
+"""What a key is: its form, its hash, when it ends. No I/O.
+
+    tg_ + 43 characters of base62 (256 random bits) + 6 characters of base62 (CRC-32 of the rest)
+
+The prefix and the checksum let secret scanners recognise a key without asking anyone, and let
+the gateway refuse a mistyped one without looking it up. The checksum protects nothing: it is
+public. What is stored is the HMAC-SHA256 of the key under the node's pepper, and the first
+eight characters, by which a person recognises it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Final
+from zlib import crc32
+
+from tidegate.api import Principal
+
+PREFIX: Final = "tg_"
+SHOWN: Final = 8
+"""How many characters of a key are kept in the clear."""
+MAX_LENGTH: Final = 512
+"""A longer credential is refused unread: no key of any form is that long."""
+
+_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_RANDOM: Final = 43
+_CHECK: Final = 6
+_FORM: Final = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM + _CHECK}}}", re.ASCII)
+
+
+def _base62(number: int, width: int) -> str:
+    digits = ""
+    for _ in range(width):
+        number, digit = divmod(number, 62)
+        digits = _ALPHABET[digit] + digits
+    return digits
+
+
+def new_key() -> str:
+    """A fresh key of 256 random bits."""
+    body = PREFIX + _base62(secrets.randbits(256), _RANDOM)
+    return body + _base62(crc32(body.encode()), _CHECK)
+
+
+def well_formed(key: str) -> bool:
+    """Whether `key` has the form of ours, checksum included."""
+    if _FORM.fullmatch(key) is None:
+        return False
+    body = key[:-_CHECK]
+    return key[-_CHECK:] == _base62(crc32(body.encode()), _CHECK)
+
+
+def hash_key(pepper: bytes, key: str) -> str:
+    """HMAC-SHA256 of a key under the pepper, in hex: what is stored and looked up."""
+    return hmac.digest(pepper, key.encode("utf-8", "surrogateescape"), "sha256").hex()
+
+
+def expiry(value: date | datetime | None) -> float | None:
+    """Unix seconds at which a key ends: a date ends with its day (UTC), a time is exact."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        value = datetime.combine(value + timedelta(days=1), time(), UTC)
+    return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A known key: never itself, but its hash and whose it is."""
+
+    hash: str
+    principal: Principal
+    expires: float | None = None
+
+
+class KeyRing:
+    """Known keys by hash. Immutable; a changed file makes a new one."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, keys: list[Key]) -> None:
+        self._keys = {key.hash: key for key in keys}
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, hashed: str) -> Key | None:
+        """The key with this hash. Hash and table lookup depend on no secret byte by byte; the
+        comparison after it is constant-time, for a hit and for a miss."""
+        found = self._keys.get(hashed, _NOBODY)
+        same = hmac.compare_digest(found.hash, hashed)
+        return found if same and found is not _NOBODY else None
+
+
+_NOBODY: Final = Key("0" * 64, Principal("nobody"))
+
+
+def principal(name: str, team: str, prefix: str) -> Principal:
+    """Who holds a key; `attributes["key"]` is its first characters, for logs."""
+    attributes: dict[str, Any] = {"key": prefix} if prefix else {}
+    return Principal(name, team, attributes)
