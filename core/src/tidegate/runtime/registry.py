@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -18,7 +20,7 @@ from tidegate.api.config import AddonConfig
 from tidegate.api.hookspecs import HOOKS, HookSpecs
 from tidegate.api.plugin import PROJECT, Plugin
 
-from .problems import ConfigError, KeyPath, Problem, nearest
+from .problems import ConfigError, KeyPath, Problem, SourceMap, nearest
 from .settings import AddonEntry, Settings, problems_of
 
 GROUP: Final = "tidegate.plugins"
@@ -34,9 +36,16 @@ def available() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
-def load_class(entry: AddonEntry, settings: Settings, path: KeyPath) -> type[Plugin[Any]]:
-    """Import the plugin that `entry` uses. Raises ConfigError."""
+def load_class(
+    entry: AddonEntry,
+    settings: Settings,
+    path: KeyPath,
+    given: Mapping[str, type[Plugin[Any]]] = MappingProxyType({}),
+) -> type[Plugin[Any]]:
+    """Import the plugin that `entry` uses, or take it from `given`. Raises ConfigError."""
     source = settings.source
+    if entry.use in given:
+        return _checked(given[entry.use], entry, source, path)
     known = available()
     point = known.get(entry.use)
     if point is None:
@@ -58,6 +67,12 @@ def load_class(entry: AddonEntry, settings: Settings, path: KeyPath) -> type[Plu
                 (*path, "use"),
             )
         ) from error
+    return _checked(found, entry, source, path)
+
+
+def _checked(
+    found: object, entry: AddonEntry, source: SourceMap, path: KeyPath
+) -> type[Plugin[Any]]:
     problems = check_class(found, entry.use)
     if problems:
         raise ConfigError([Problem(p.code, p.message, source.file, source.line(path), p.hint)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from mitmproxy import http
 
-from tidegate.api import Attempt, Exchange, Plugin, Upstream
+from tidegate.api import Attempt, Exchange, Plugin, SseEvent, Upstream
 from tidegate.api.errors import (
     BODY_TOO_LARGE,
     UPSTREAM_BODY_TOO_LARGE,
@@ -26,11 +26,14 @@ from tidegate.api.sse import SseParser
 from tidegate.runtime.faults import StreamCut
 from tidegate.runtime.lifecycle import Host, Runtime
 from tidegate.runtime.messages import copy_request, copy_response, error_response
-from tidegate.runtime.pipeline import Pipeline, SafeSink
 from tidegate.runtime.problems import ConfigError, Problem, SourceMap
 from tidegate.runtime.settings import Settings, build
 
 from .exchanges import make_answer
+
+if TYPE_CHECKING:
+    from tidegate.runtime.pipeline import Pipeline
+    from tidegate.runtime.step import SafeSink
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Use:
 class Harness:
     """A worker without carriers: `async with Harness(Use(MyPlugin, {…})) as harness`.
 
-    A bare plugin class stands for `Use(cls)`, a string for an installed plugin. `route` is the
+    A bare plugin class stands for `Use(cls)`. `route` is the
     upstream of exchanges for which no addon names one (None: they are 404). `gateway` is the
     `[gateway]` table.
 
@@ -249,8 +252,10 @@ class Harness:
             for event in [*parser.feed(body), *parser.end()]:
                 if isinstance(event, bytes):
                     out.append(event)
-                else:
-                    out.extend(e.encode() for e in pipeline.event(exchange, event))  # type: ignore[union-attr]
+                    continue
+                for one in pipeline.event(exchange, event):
+                    assert isinstance(one, SseEvent)
+                    out.append(one.encode())
         except StreamCut as error:
             exchange.denial = error.denial
         return b"".join(out)
