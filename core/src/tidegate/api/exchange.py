@@ -69,7 +69,7 @@ class Shadow:
 class Exchange:
     """One request and its response. Hooks read it, and change it where their phase may.
 
-    `answered_by`, `credentials`, `endings`, `expired` and `seed` are core's.
+    `answered_by`, `credentials`, `endings`, `expired`, `seed` and `sinks` are core's.
 
     Attributes:
         id: the request id, sent to the caller as `X-Request-Id`.
@@ -121,6 +121,7 @@ class Exchange:
         "response",
         "seed",
         "shadows",
+        "sinks",
         "started",
         "upstream",
     )
@@ -164,6 +165,7 @@ class Exchange:
         self.bytes_in = 0
         self.bytes_out = 0
         self.answered_by: Any = None
+        self.sinks: tuple[Any, ...] = ()
         self.endings: list[Callable[[Exchange], None]] = []
         self._json: tuple[bytes, Any] | None = None
         self._stash: Stash | None = None

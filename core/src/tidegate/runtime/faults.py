@@ -15,7 +15,7 @@ from .guard import HookBlocked
 from .redact import scrub
 
 if TYPE_CHECKING:
-    from .pipeline import Step
+    from .step import Step
 
 log = logging.getLogger("tidegate.pipeline")
 

@@ -4,7 +4,7 @@ A hook runs on the loop. One that sleeps, loops or backtracks in a regular expre
 every exchange of the worker, and no thread can end it. A timer signal can: Python runs its
 handler in the main thread, between bytecodes and inside `time.sleep` and `re`, and what the
 handler raises comes out of the hook. Only hook code is ever interrupted: the dispatcher marks
-it as running (`watch.step = step; watch.seen = False`) and clears the mark after.
+it as running (`watch.step = step`) and clears the mark after (`watch.step = None`).
 
 A hook seen by two ticks in a row is over its time: it has run for one to two intervals. A tick
 that comes late proves nothing (the process was not scheduled) and is not counted.
@@ -21,7 +21,7 @@ from types import FrameType, coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .pipeline import Step
+    from .step import Step
 
 log = logging.getLogger("tidegate.watchdog")
 
@@ -33,14 +33,22 @@ class HookBlocked(BaseException):
     """Raised inside a hook that blocked the loop. Not an Exception: hooks catch those."""
 
 
-class Watch:
-    """Which hook is running now. The two attributes are written by the dispatcher."""
+class Suspect:
+    """Takes a step's place in the mark at a tick: still there at the next, it has blocked."""
 
-    __slots__ = ("_last", "seen", "step")
+    __slots__ = ("step",)
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+
+
+class Watch:
+    """Which hook is running now. The dispatcher writes `step`, one store per hook call."""
+
+    __slots__ = ("_last", "step")
 
     def __init__(self) -> None:
-        self.step: Step | None = None
-        self.seen = False
+        self.step: Step | Suspect | None = None
         self._last = 0.0
 
     def start(self) -> None:
@@ -56,14 +64,17 @@ class Watch:
         now = time.monotonic()
         late = now - self._last > 1.5 * INTERVAL
         self._last = now
-        step = self.step
-        if step is None:
+        running = self.step
+        if running is None:
             return
-        if not self.seen or late:
-            self.seen = True
+        if not isinstance(running, Suspect):
+            self.step = Suspect(running)
             return
+        if late:
+            return
+        step = running.step
+        self.step = step  # if the hook swallows this, the next two ticks raise again
         stack = "".join(traceback.format_stack(frame, limit=4)) if frame else ""
-        self.seen = False  # if the hook swallows this, the next two ticks raise again
         log.error(
             "addon %s blocked the loop in %s, interrupted at:\n%s", step.addon, step.hook, stack
         )
@@ -81,7 +92,6 @@ def guarded(coro: Coroutine[Any, Any, Any], step: Step) -> Generator[Any, Any, A
     error: BaseException | None = None
     while True:
         watch.step = step
-        watch.seen = False
         try:
             yielded = coro.send(result) if error is None else coro.throw(error)
         except StopIteration as stop:

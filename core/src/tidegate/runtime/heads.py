@@ -312,27 +312,38 @@ def upstream_head(
         out.append(field)
     out.append((b"via", via))
     out.append((b"x-request-id", exchange.id.encode()))
-    client = exchange.client
-    if forwarding == "x-forwarded":
-        out.append((b"x-forwarded-for", forwarded_for + client.peer.encode()))
-        if b"x-forwarded-proto" not in told:
-            out.append((b"x-forwarded-proto", b"https" if client.tls else b"http"))
-        if data.authority and b"x-forwarded-host" not in told:
-            out.append((b"x-forwarded-host", data.authority))
-    elif forwarding == "forwarded":
-        peer = f'"[{client.peer}]"' if ":" in client.peer else client.peer
-        proto = "https" if client.tls else "http"
-        value = f'for={peer};proto={proto};host="{data.authority.decode("latin-1")}"'
-        out.append((b"forwarded", value.encode("latin-1")))
+    if forwarding != "none":
+        out.extend(_forwarded(exchange.client, data.authority, forwarding, forwarded_for, told))
     out.extend(own)
-    target = data.path
+    return upstream_target(data.path, upstream), out
+
+
+def _forwarded(
+    client: Client, authority: bytes, forwarding: Forwarding, before: bytes, told: set[bytes]
+) -> list[tuple[bytes, bytes]]:
+    """The fields that tell an upstream who called; `told`: by a trusted proxy already."""
+    proto = b"https" if client.tls else b"http"
+    if forwarding == "forwarded":
+        peer = f'"[{client.peer}]"' if ":" in client.peer else client.peer
+        value = b'for=%s;proto=%s;host="%s"' % (peer.encode(), proto, authority)
+        return [(b"forwarded", value)]
+    out = [(b"x-forwarded-for", before + client.peer.encode())]
+    if b"x-forwarded-proto" not in told:
+        out.append((b"x-forwarded-proto", proto))
+    if authority and b"x-forwarded-host" not in told:
+        out.append((b"x-forwarded-host", authority))
+    return out
+
+
+def upstream_target(target: bytes, upstream: Upstream) -> bytes:
+    """The target of an attempt: `strip` removed, the upstream's own path put before."""
     if upstream.strip and target.startswith(upstream.strip.encode()):
         target = target[len(upstream.strip) :]
         if not target.startswith(b"/"):
             target = b"/" + target
     if upstream.path:
         target = upstream.path.encode() + (b"" if target == b"/" else target)
-    return target, out
+    return target
 
 
 def client_fields(exchange: Exchange, response: http.Response) -> list[tuple[bytes, bytes]]:

@@ -271,7 +271,6 @@ class Runtime:
             for step in pipeline.logs:
                 try:
                     watch.step = step
-                    watch.seen = False
                     result = step.call(exchange)
                     watch.step = None
                     if step.is_async:

@@ -22,115 +22,32 @@ upstream; `response` at the head; `event` for each event; `finish` exactly once.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import unquote_to_bytes
 
 from mitmproxy import http
 
 from tidegate.api import errors
 from tidegate.api.exchange import Exchange
-from tidegate.api.plugin import Counters
-from tidegate.api.types import Body, BodySink, Denial, Event, Principal, SseEvent, WsMessage
+from tidegate.api.types import BodySink, Denial, Event, Principal, SseEvent, WsMessage
 from tidegate.api.upstream import Upstream
 
-from .faults import Breaker, InvalidOutput, StreamCut, report
+from .faults import InvalidOutput, StreamCut, report
 from .guard import guarded, watch
+from .redact import strip_credentials
+from .step import CORE, SafeSink, Step
 
 if TYPE_CHECKING:
     from .addon import Addon
     from .lifecycle import Generation
 
-STOP: Final = -1
-"""What `_settle` returns when the request phases are over."""
+STOP: Final = sys.maxsize
+"""The index that ends the loop: a hook has answered."""
 
 
-class Rule:
-    """What a hook may return, and what its failure means. One per hook name."""
-
-    __slots__ = ("failed", "gate", "returns", "timed_out")
-
-    def __init__(
-        self,
-        *returns: type,
-        failed: errors.ErrorCode | None = None,
-        timed_out: errors.ErrorCode | None = None,
-    ) -> None:
-        self.returns = returns
-        self.gate = failed is not None
-        self.failed = failed
-        self.timed_out = timed_out
-
-
-_GATE = {"failed": errors.PLUGIN_FAILED, "timed_out": errors.PLUGIN_TIMEOUT}
-_TRANSFORM = {
-    "failed": errors.PLUGIN_TRANSFORM_FAILED,
-    "timed_out": errors.PLUGIN_TRANSFORM_TIMEOUT,
-}
-RULES: Final[dict[str, Rule]] = {
-    "authenticate": Rule(Principal, Denial, **_GATE),
-    "authorize": Rule(Denial, http.Response, **_GATE),
-    "transform_request": Rule(http.Response, Denial, **_TRANSFORM),
-    "cache_lookup": Rule(http.Response),
-    "route": Rule(Upstream, http.Response, Denial, **_GATE),
-    "cache_store": Rule(BodySink),
-    "transform_response": Rule(**_TRANSFORM),
-    "transform_event": Rule(SseEvent, WsMessage, list, tuple, **_TRANSFORM),
-    "log": Rule(),
-}
-
-
-class Step:
-    """One hook of one addon (or of core), ready to be called."""
-
-    __slots__ = (
-        "addon",
-        "after",
-        "breaker",
-        "call",
-        "counters",
-        "hook",
-        "is_async",
-        "on_error",
-        "position",
-        "rule",
-        "shadow",
-    )
-
-    def __init__(
-        self,
-        hook: str,
-        addon: str,
-        call: Callable[..., Any],
-        *,
-        position: int = 0,
-        is_async: bool = False,
-        on_error: str = "fail",
-        breaker: Breaker | None = None,
-        counters: Counters | None = None,
-        shadow: bool = False,
-    ) -> None:
-        self.hook = hook
-        self.addon = addon
-        self.call = call
-        self.position = position
-        """Place of the addon in the file: response transforms listed before it are outer."""
-        self.is_async = is_async
-        self.on_error = on_error
-        self.breaker = breaker or Breaker()
-        self.counters = counters or Counters()
-        self.shadow = shadow
-        self.rule = RULES[hook]
-        self.after = 0
-        """Index of the first step after this hook's phase."""
-
-    def __repr__(self) -> str:
-        return f"<Step {self.addon}.{self.hook}>"
-
-
-CORE: Final = Step("log", "core", lambda _: None)
-"""Stands for core's own code, such as `exchange.at_end`, in reports."""
+type Steps = tuple[Step, ...]
 
 
 class Pipeline:
@@ -226,37 +143,40 @@ class Pipeline:
 
     # -- request ------------------------------------------------------------------------------
 
-    async def request(self, exchange: Exchange, start: int = 0, stop: int | None = None) -> bool:
+    def request(
+        self, exchange: Exchange, start: int = 0, stop: int | None = None
+    ) -> Coroutine[Any, Any, bool]:
         """Run the request steps from `start` to `stop` (default: all).
 
         True: nothing has answered yet. False: `exchange.response` or `exchange.denial` is set.
         """
-        steps = self.steps
-        end = len(steps) if stop is None else stop
-        i = start
+        return self._run(exchange, self.steps, start, len(self.steps) if stop is None else stop)
+
+    async def _run(self, exchange: Exchange, steps: Steps, i: int, end: int) -> bool:
+        """The loop. True where it came to the end, False where a step ended the phases."""
+        mark = watch
         while True:
             step = CORE
             try:
                 while i < end:
                     step = steps[i]
-                    watch.step = step
-                    watch.seen = False
+                    mark.step = step
                     result = step.call(exchange)
                     if step.is_async:
-                        watch.step = None
+                        mark.step = None
                         result = await guarded(result, step)
-                    i = i + 1 if result is None else self._settle(i, step, exchange, result)
-                watch.step = None
+                    i = i + 1 if result is None else self._settle(step, exchange, result) or i + 1
+                mark.step = None
                 return i != STOP
             except BaseException as error:
-                watch.step = None
+                mark.step = None
                 exchange.denial = self._failed(step, exchange, error)
                 if exchange.denial is not None:
                     return False
                 i += 1
 
-    def _settle(self, i: int, step: Step, exchange: Exchange, result: object) -> int:
-        """Apply what a hook returned; the index of the next step, or STOP."""
+    def _settle(self, step: Step, exchange: Exchange, result: object) -> int:
+        """Apply what a hook returned; the index of the next step, 0 for the one after, or STOP."""
         if not isinstance(result, step.rule.returns):
             raise InvalidOutput.type_of(result)
         if isinstance(result, Principal):
@@ -267,10 +187,13 @@ class Pipeline:
             return step.after
         if isinstance(result, Denial):
             exchange.denial = result
-        else:
-            exchange.response = cast(http.Response, result)
+        elif isinstance(result, http.Response):
+            exchange.response = result
             exchange.from_cache = step.hook == "cache_lookup"
             exchange.answered_by = step
+        else:
+            exchange.sinks = (*exchange.sinks, SafeSink(cast(BodySink, result), step, exchange))
+            return 0
         return STOP
 
     def _admit(self, exchange: Exchange) -> Denial | None:
@@ -296,34 +219,11 @@ class Pipeline:
         steps = self.transforms
         if exchange.answered_by is not None:
             steps = self._outer(exchange)
-        sinks: list[SafeSink] = []
-        i = 0
-        while True:
-            step = CORE
-            try:
-                while i < len(steps):
-                    step = steps[i]
-                    watch.step = step
-                    watch.seen = False
-                    result = step.call(exchange)
-                    if step.is_async:
-                        watch.step = None
-                        result = await guarded(result, step)
-                    if result is not None:
-                        if not isinstance(result, step.rule.returns):
-                            raise InvalidOutput.type_of(result)
-                        sinks.append(SafeSink(cast(BodySink, result), step, exchange))
-                    i += 1
-                watch.step = None
-                return tuple(sinks)
-            except BaseException as error:
-                watch.step = None
-                exchange.denial = self._failed(step, exchange, error)
-                if exchange.denial is not None:
-                    for sink in sinks:
-                        sink.close(complete=False, trailers=None)
-                    return ()
-                i += 1
+        if steps and not await self._run(exchange, steps, 0, len(steps)):
+            for sink in exchange.sinks:
+                sink.close(complete=False, trailers=None)
+            exchange.sinks = ()
+        return exchange.sinks
 
     def _outer(self, exchange: Exchange) -> tuple[Step, ...]:
         """The transforms that an answer made here still meets."""
@@ -346,7 +246,6 @@ class Pipeline:
             for one in events:
                 try:
                     watch.step = step
-                    watch.seen = False
                     result = step.call(exchange, one)
                     watch.step = None
                     if result is None:
@@ -405,76 +304,3 @@ class Pipeline:
         code = rule.timed_out if timed_out else rule.failed
         assert code is not None
         return code.denial()
-
-
-class SafeSink:
-    """A `BodySink` whose failure costs nobody their answer."""
-
-    __slots__ = ("_exchange", "_sink", "_step")
-
-    def __init__(self, sink: BodySink, step: Step, exchange: Exchange) -> None:
-        self._sink: BodySink | None = sink
-        self._step = step
-        self._exchange = exchange
-        content = exchange.response.raw_content if exchange.response is not None else None
-        if content is not None:
-            self.write(content)
-            self.close(complete=True, trailers=None)
-
-    @property
-    def open(self) -> bool:
-        """False once closed, or failed."""
-        return self._sink is not None
-
-    def write(self, chunk: bytes) -> None:
-        """Pass the next bytes on."""
-        if self._sink is not None:
-            self._guarded(self._sink.write, chunk)
-
-    def close(self, *, complete: bool, trailers: http.Headers | None) -> None:
-        """Pass the end on, once."""
-        sink, self._sink = self._sink, None
-        if sink is not None:
-            self._guarded(lambda _: sink.close(complete=complete, trailers=trailers), b"")
-
-    def _guarded(self, call: Callable[[bytes], None], chunk: bytes) -> None:
-        watch.step = self._step
-        watch.seen = False
-        try:
-            call(chunk)
-            watch.step = None
-        except BaseException as error:
-            watch.step = None
-            self._sink = None
-            self._step.breaker.failed(self._step, error)
-            report(self._step, error, self._exchange)
-
-
-def strip_credentials(exchange: Exchange) -> None:
-    """Remove consumed fields and query parameters; what remains keeps its very bytes."""
-    request = exchange.request
-    fields = {name.lower().encode() for kind, name, _ in exchange.credentials if kind == "header"}
-    if fields:
-        request.headers.fields = tuple(
-            field for field in request.headers.fields if field[0].lower() not in fields
-        )
-    parameters = {name for kind, name, _ in exchange.credentials if kind == "query"}
-    path, mark, query = request.data.path.partition(b"?")
-    if parameters and mark:
-        kept = [
-            pair
-            for pair in query.split(b"&")
-            if unquote_to_bytes(pair.partition(b"=")[0].replace(b"+", b" ")).decode(
-                errors="replace"
-            )
-            not in parameters
-        ]
-        request.data.path = path + b"?" + b"&".join(kept) if kept else path
-
-
-def needs_of(options_needs: Any, config: Any) -> Body | None:
-    """The `Body` that a hook needs under a configuration."""
-    needs = options_needs(config) if callable(options_needs) else options_needs
-    if needs is not None and not isinstance(needs, Body):
-        raise TypeError(f"needs= is a Body, or a function that returns one, not {needs!r}")
-    return needs

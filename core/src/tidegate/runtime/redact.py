@@ -1,10 +1,11 @@
-"""Keeps secrets out of logs and error texts."""
+"""Keeps secrets out of logs, of error texts, and of what goes upstream."""
 
 from __future__ import annotations
 
 import logging
 import re
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from tidegate.api.exchange import Exchange
 
@@ -59,3 +60,25 @@ class RedactingFilter(logging.Filter):
         if masked != message:
             record.msg, record.args = masked, None
         return True
+
+
+def strip_credentials(exchange: Exchange) -> None:
+    """Remove consumed fields and query parameters; what remains keeps its very bytes."""
+    request = exchange.request
+    fields = {name.lower().encode() for kind, name, _ in exchange.credentials if kind == "header"}
+    if fields:
+        request.headers.fields = tuple(
+            field for field in request.headers.fields if field[0].lower() not in fields
+        )
+    parameters = {name for kind, name, _ in exchange.credentials if kind == "query"}
+    path, mark, query = request.data.path.partition(b"?")
+    if parameters and mark:
+        kept = [
+            pair
+            for pair in query.split(b"&")
+            if unquote_to_bytes(pair.partition(b"=")[0].replace(b"+", b" ")).decode(
+                errors="replace"
+            )
+            not in parameters
+        ]
+        request.data.path = path + b"?" + b"&".join(kept) if kept else path

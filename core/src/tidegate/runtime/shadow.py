@@ -1,0 +1,140 @@
+"""Shadow mode: a hook decides on a copy of the exchange; what it would have done is recorded.
+
+Nothing that the exchange meets is changed, but for two things on purpose: credentials that a
+shadow authentication consumes are stripped all the same, and the addon's stash is its own, so that
+its later hooks find what its earlier ones kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tidegate.api import errors
+from tidegate.api.exchange import Exchange, Shadow
+from tidegate.api.types import Denial, Event, Principal, SseEvent, WsMessage
+from tidegate.api.upstream import Upstream
+
+from .messages import copy_request, copy_response
+from .step import Step
+
+type Call = Callable[..., Any]
+
+
+def shadowed(step: Step, fn: Call) -> Call:
+    """The hook of an addon in shadow mode, made harmless."""
+    if step.hook == "transform_event":
+        return lambda exchange, event: _on_event(step, fn, exchange, event)
+    if step.is_async:
+
+        async def call_async(exchange: Exchange) -> None:
+            copy = shadow_of(exchange)
+            _note(step, exchange, copy, await fn(copy))
+
+        return call_async
+
+    def call(exchange: Exchange) -> None:
+        copy = shadow_of(exchange)
+        _note(step, exchange, copy, fn(copy))
+
+    return call
+
+
+def _note(step: Step, exchange: Exchange, copy: Exchange, result: object) -> None:
+    """Record what the hook would have done; its reservations end with the original."""
+    for settle in copy.endings:
+        exchange.at_end(lambda _, settle=settle: settle(copy))  # type: ignore[misc]
+    for decision, detail in decisions(exchange, copy, result):
+        _record(step, exchange, decision, detail)
+
+
+def _record(step: Step, exchange: Exchange, decision: str, detail: str) -> None:
+    exchange.shadows.append(Shadow(step.addon, step.hook, decision, detail))
+    step.counters.add(f"shadow_{decision}_total")
+
+
+def _on_event(step: Step, fn: Call, exchange: Exchange, event: Event) -> None:
+    """Count each event that would have changed; record the first of an exchange."""
+    copy: Event
+    if isinstance(event, SseEvent):
+        copy = SseEvent(event.data, event.event, event.id)
+        before: tuple[Any, ...] = (event.data, event.event, event.id)
+    else:
+        copy = WsMessage(event.content, from_client=event.from_client, text=event.text)
+        before = (event.content,)
+    result = fn(shadow_of(exchange), copy)
+    after = (copy.data, copy.event, copy.id) if isinstance(copy, SseEvent) else (copy.content,)
+    if before == after and (result is None or result is copy):
+        return
+    if any(s.addon == step.addon and s.phase == step.hook for s in exchange.shadows):
+        step.counters.add("shadow_change_total")
+    else:
+        _record(step, exchange, "change", "event")
+
+
+def shadow_of(exchange: Exchange) -> Exchange:
+    """A copy of the exchange for an addon in shadow mode: same bodies, its own everything else.
+
+    Credentials are shared: what a shadow authentication consumes is stripped all the same. So
+    is the stash, whose keys are private. Reservations of the copy end with the original.
+    """
+    response = exchange.response
+    copy = Exchange(
+        exchange.id,
+        copy_request(exchange.request),
+        exchange.client,
+        listener=exchange.listener,
+        host=exchange.host,
+        path=exchange.path,
+        now=exchange.now,
+        started=exchange.started,
+        seed=exchange.seed,
+    )
+    copy.response = None if response is None else copy_response(response)
+    copy.principal = exchange.principal
+    copy.upstream = exchange.upstream
+    copy.credentials = exchange.credentials
+    copy._stash = exchange.stash
+    copy.bytes_in = exchange.bytes_in
+    return copy
+
+
+def decisions(exchange: Exchange, copy: Exchange, result: object) -> list[tuple[str, str]]:
+    """What a hook that returned `result` and left `copy` would have done to `exchange`."""
+    out: list[tuple[str, str]] = []
+    match result:
+        case None:
+            pass
+        case Denial():
+            out.append(("deny", result.code))
+        case Principal():
+            out.append(("authenticate", result.id))
+        case Upstream():
+            out.append(("route", result.name))
+        case _ if hasattr(result, "status_code"):
+            out.append(("answer", str(result.status_code)))
+        case _:
+            out.append(("fail", errors.PLUGIN_INVALID_OUTPUT.code))
+    pairs: list[tuple[str, Any, Any]] = [("request", exchange.request, copy.request)]
+    if exchange.response is not None:
+        pairs.append(("response", exchange.response, copy.response))
+    for what, old, new in pairs:
+        changes = difference(old, new)
+        if changes:
+            out.append(("change", f"{what}: {', '.join(changes)}"))
+    return out
+
+
+def difference(old: Any, new: Any) -> list[str]:
+    """What differs between two messages, by name, without any value."""
+    changes = []
+    before, after = old.data.headers.fields, new.data.headers.fields
+    if before is not after and before != after:
+        names = {n.lower() for n, _ in set(before) ^ set(after)}
+        changes += sorted(n.decode("latin-1") for n in names)
+    if old.data.content is not new.data.content and old.data.content != new.data.content:
+        changes.append("body")
+    for attribute in ("path", "method", "status_code"):
+        if getattr(old.data, attribute, None) != getattr(new.data, attribute, None):
+            changes.append(attribute)
+    return changes

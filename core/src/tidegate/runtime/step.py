@@ -1,0 +1,146 @@
+"""A step: one hook of one addon, ready to be called, and what its result may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from mitmproxy import http
+
+from tidegate.api import errors
+from tidegate.api.exchange import Exchange
+from tidegate.api.plugin import Counters
+from tidegate.api.types import BodySink, Denial, Principal, SseEvent, WsMessage
+from tidegate.api.upstream import Upstream
+
+from .faults import Breaker, report
+from .guard import watch
+
+
+class Rule:
+    """What a hook may return, and what its failure means. One per hook name."""
+
+    __slots__ = ("failed", "gate", "returns", "timed_out")
+
+    def __init__(
+        self,
+        *returns: type,
+        failed: errors.ErrorCode | None = None,
+        timed_out: errors.ErrorCode | None = None,
+    ) -> None:
+        self.returns = returns
+        self.gate = failed is not None
+        self.failed = failed
+        self.timed_out = timed_out
+
+
+_GATE = {"failed": errors.PLUGIN_FAILED, "timed_out": errors.PLUGIN_TIMEOUT}
+_TRANSFORM = {
+    "failed": errors.PLUGIN_TRANSFORM_FAILED,
+    "timed_out": errors.PLUGIN_TRANSFORM_TIMEOUT,
+}
+RULES: Final[dict[str, Rule]] = {
+    "authenticate": Rule(Principal, Denial, **_GATE),
+    "authorize": Rule(Denial, http.Response, **_GATE),
+    "transform_request": Rule(http.Response, Denial, **_TRANSFORM),
+    "cache_lookup": Rule(http.Response),
+    "route": Rule(Upstream, http.Response, Denial, **_GATE),
+    "cache_store": Rule(BodySink),
+    "transform_response": Rule(**_TRANSFORM),
+    "transform_event": Rule(SseEvent, WsMessage, list, tuple, **_TRANSFORM),
+    "log": Rule(),
+}
+
+
+class Step:
+    """One hook of one addon (or of core), ready to be called."""
+
+    __slots__ = (
+        "addon",
+        "after",
+        "breaker",
+        "call",
+        "counters",
+        "hook",
+        "is_async",
+        "on_error",
+        "position",
+        "rule",
+        "shadow",
+    )
+
+    def __init__(
+        self,
+        hook: str,
+        addon: str,
+        call: Callable[..., Any],
+        *,
+        position: int = 0,
+        is_async: bool = False,
+        on_error: str = "fail",
+        breaker: Breaker | None = None,
+        counters: Counters | None = None,
+        shadow: bool = False,
+    ) -> None:
+        self.hook = hook
+        self.addon = addon
+        self.call = call
+        self.position = position
+        """Place of the addon in the file: response transforms listed before it are outer."""
+        self.is_async = is_async
+        self.on_error = on_error
+        self.breaker = breaker or Breaker()
+        self.counters = counters or Counters()
+        self.shadow = shadow
+        self.rule = RULES[hook]
+        self.after = 0
+        """Index of the first step after this hook's phase."""
+
+    def __repr__(self) -> str:
+        return f"<Step {self.addon}.{self.hook}>"
+
+
+CORE: Final = Step("log", "core", lambda _: None)
+"""Stands for core's own code, such as `exchange.at_end`, in reports."""
+
+
+class SafeSink:
+    """A `BodySink` whose failure costs nobody their answer."""
+
+    __slots__ = ("_exchange", "_sink", "_step")
+
+    def __init__(self, sink: BodySink, step: Step, exchange: Exchange) -> None:
+        self._sink: BodySink | None = sink
+        self._step = step
+        self._exchange = exchange
+        content = exchange.response.raw_content if exchange.response is not None else None
+        if content is not None:
+            self.write(content)
+            self.close(complete=True, trailers=None)
+
+    @property
+    def open(self) -> bool:
+        """False once closed, or failed."""
+        return self._sink is not None
+
+    def write(self, chunk: bytes) -> None:
+        """Pass the next bytes on."""
+        if self._sink is not None:
+            self._guarded(self._sink.write, chunk)
+
+    def close(self, *, complete: bool, trailers: http.Headers | None) -> None:
+        """Pass the end on, once."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            self._guarded(lambda _: sink.close(complete=complete, trailers=trailers), b"")
+
+    def _guarded(self, call: Callable[[bytes], None], chunk: bytes) -> None:
+        watch.step = self._step
+        try:
+            call(chunk)
+            watch.step = None
+        except BaseException as error:
+            watch.step = None
+            self._sink = None
+            self._step.breaker.failed(self._step, error)
+            report(self._step, error, self._exchange)
