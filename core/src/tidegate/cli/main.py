@@ -1,0 +1,148 @@
+"""The command `tidegate`. What a verb needs is imported when it runs: `--help` is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="tidegate",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A programmable proxy: one gateway, made of plugins, configured by addons.toml.",
+    epilog="Addons add verbs of their own, such as `tidegate keys`: see `tidegate plugins`.",
+)
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TIDEGATE_CONFIG",
+        help="The configuration. Default: ./addons.toml, else a built-in one.",
+    ),
+]
+Deployment = Annotated[
+    str,
+    typer.Option(envvar="TIDEGATE_DEPLOYMENT", help="The overlay to use, such as production."),
+]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TIDEGATE_STATE",
+        help="The folder for keys, logs and caches. Default: .tidegate beside the configuration.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@app.command(
+    epilog="Examples: tidegate up · tidegate up --listen 127.0.0.1:0 --json · "
+    "tidegate up --deployment production --workers 4"
+)
+def up(
+    config: Config = None,
+    deployment: Deployment = "",
+    state: State = None,
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="TIDEGATE_LISTEN",
+            help="Address, such as 127.0.0.1:8080 (port 0: a free one). May be repeated.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            envvar="TIDEGATE_WORKERS", min=1, max=256, help="Processes. Default: one per core."
+        ),
+    ] = None,
+    local_model: Annotated[
+        bool,
+        typer.Option(
+            "--local-model",
+            envvar="TIDEGATE_LOCAL_MODEL",
+            help="Answer with a real language model on this machine, without network.",
+        ),
+    ] = False,
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json", envvar="TIDEGATE_JSON", help="Print events as JSON lines, `ready` first."
+        ),
+    ] = False,
+    log_level: Annotated[
+        str, typer.Option(envvar="TIDEGATE_LOG_LEVEL", help="debug, info, warning or error.")
+    ] = "info",
+    log_format: Annotated[
+        str, typer.Option(envvar="TIDEGATE_LOG_FORMAT", help="human or json; on standard error.")
+    ] = "human",
+) -> None:
+    """Start the gateway. Needs no configuration."""
+    one_of("--log-level", log_level, ("debug", "info", "warning", "error"))
+    one_of("--log-format", log_format, ("human", "json"))
+    from .up import Options
+    from .up import up as run
+
+    run(
+        Options(
+            config=config,
+            deployment=deployment,
+            state=state,
+            listen=tuple(listen or ()),
+            workers=workers,
+            local_model=local_model,
+            json=json,
+            log_level=log_level,
+            log_format=log_format,
+        )
+    )
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    print(f"tidegate {installed('tidegate-core')}")
+
+
+def one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a flag's value that is not one of these."""
+    if value not in allowed:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(allowed)}", param_hint=flag)
+
+
+def main() -> None:
+    """Run the command line; errors are one line each, and exit status 2."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `tidegate plugins | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if os.environ.get("TIDEGATE_TRACEBACK"):
+            raise
+        for line in describe(error):
+            print(line, file=sys.stderr)
+        sys.exit(2)
+
+
+def describe(error: Exception) -> list[str]:
+    """What went wrong, a line for each problem."""
+    problems: tuple[Any, ...] | None = getattr(error, "problems", None)
+    if problems is not None:
+        return [f"error: {problem}" for problem in problems]
+    hint = "TIDEGATE_TRACEBACK=1 shows where"
+    return [f"error: {type(error).__name__}: {error} ({hint}) [internal_error]"]
+
+
+if __name__ == "__main__":
+    main()

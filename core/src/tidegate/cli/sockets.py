@@ -1,0 +1,92 @@
+"""The listening sockets of a node: the supervisor binds them, its workers accept on them.
+
+Each worker slot has its own socket per listener (SO_REUSEPORT: the kernel spreads connections
+over them). A slot's socket lives as long as the node: connections that wait in its accept queue
+while a worker is replaced are taken by the successor.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final
+
+from tidegate.runtime.problems import ConfigError, Problem
+from tidegate.runtime.settings import Listener, split_address
+
+BACKLOG: Final = 4096
+"""Connections that wait for a worker; the kernel caps it (net.core.somaxconn)."""
+
+
+def bind_all(listeners: tuple[Listener, ...], slots: int) -> list[dict[str, socket.socket]]:
+    """For each slot, a listening socket per listener name. Raises ConfigError."""
+    out: list[dict[str, socket.socket]] = [{} for _ in range(slots)]
+    try:
+        for listener in listeners:
+            port = listener.port
+            probe(listener.host, port)
+            for sockets in out:
+                sockets[listener.name] = bind(listener.host, port, shared=True)
+                port = sockets[listener.name].getsockname()[1]
+    except ConfigError:
+        for sockets in out:
+            for sock in sockets.values():
+                sock.close()
+        raise
+    return out
+
+
+def probe(host: str, port: int) -> None:
+    """Raises ConfigError where another process listens there.
+
+    With SO_REUSEPORT alone two nodes of one user would share a port without a word.
+    """
+    if port:
+        bind(host, port, shared=False).close()
+
+
+def bind(host: str, port: int, *, shared: bool) -> socket.socket:
+    """A listening TCP socket. Raises ConfigError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise refused(host, port, error) from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise refused(host, port, error) from None
+    return sock
+
+
+def refused(host: str, port: int, error: OSError) -> ConfigError:
+    """Why an address can't be listened on."""
+    address = join(host, port)
+    match error.errno:
+        case errno.EADDRINUSE:
+            text = f"{address} is taken: another process listens there"
+            return ConfigError(Problem("port_taken", text, hint="choose another with --listen"))
+        case errno.EACCES:
+            text = f"{address}: this user may not listen on port {port}"
+            return ConfigError(Problem("port_not_permitted", text))
+    return ConfigError(Problem("address_unavailable", f"{address}: {error.strerror or error}"))
+
+
+def join(host: str, port: int) -> str:
+    """`host:port`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def bind_status(address: str) -> socket.socket:
+    """The socket of the status endpoints. Raises ConfigError."""
+    host, port = split_address(address)
+    return bind(host, port, shared=False)

@@ -1,0 +1,148 @@
+"""`tidegate up`: start a node, say where it is and how to call it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from rich.text import Text
+
+from tidegate.runtime.problems import ConfigError
+from tidegate.runtime.settings import Settings
+
+from . import bootstrap, logs, supervisor
+from .source import DEFAULT, STATE, Source, find
+from .wire import Message, problems_to_wire
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The flags of `tidegate up`."""
+
+    config: Path | None
+    deployment: str
+    state: Path | None
+    listen: tuple[str, ...]
+    workers: int | None
+    local_model: bool
+    json: bool
+    log_level: str
+    log_format: str
+
+
+def up(options: Options) -> None:
+    """Run a node until it is told to stop. Raises ConfigError where it can't start."""
+    logs.setup(options.log_level, options.log_format)
+    tell = tell_json if options.json else tell_nothing
+    try:
+        source = find(
+            options.config,
+            deployment=options.deployment,
+            listen=options.listen,
+            workers=options.workers,
+            local_model=options.local_model,
+        )
+        state = bootstrap.make_state(options.state or Path(source.base) / STATE)
+        supervisor.run(
+            source,
+            state,
+            tell,
+            (lambda started: tell(started.event())) if options.json else welcomer(source),
+            log_options={"level": options.log_level, "fmt": options.log_format},
+            stdout=sys.stderr.fileno() if options.json else None,
+        )
+    except ConfigError as error:
+        tell({"event": "error", "problems": problems_to_wire(error.problems)})
+        raise
+
+
+def tell_json(message: Message) -> None:
+    """One event as one line on standard output."""
+    sys.stdout.write(orjson.dumps(message, default=str).decode() + "\n")
+    sys.stdout.flush()
+
+
+def tell_nothing(_: Message) -> None:
+    """People read the log instead."""
+
+
+# -- the welcome ------------------------------------------------------------------------------
+
+
+def welcomer(source: Source) -> Callable[[supervisor.Started], None]:
+    """A function that greets a person when the node is ready."""
+
+    def welcome(started: supervisor.Started) -> None:
+        console = Console(highlight=False, soft_wrap=True)
+        for line in welcome_lines(started, source):
+            console.print(line)
+
+    return welcome
+
+
+def welcome_lines(started: supervisor.Started, source: Source) -> list[Text]:
+    """What a newcomer needs to know, and no more."""
+    told = dict(started.announcements)
+    key = told.pop("api_key", None)
+    configured = "the built-in configuration" if source.file == DEFAULT else source.file
+    lines = [
+        Text(),
+        Text.assemble(("Tidegate is up.", "bold green"), f"  Configured by {configured}."),
+        Text(),
+    ]
+    rows = [("gateway", "  ".join(started.gateway)), ("answers", answers(started.settings))]
+    if key is not None:
+        rows.append(("API key", f"{key}   shown this once: keep it"))
+    rows += [(name.replace("_", " "), value) for name, value in told.items()]
+    rows += [("status", f"{started.status}/-/status"), ("state", str(started.state))]
+    lines += [Text.assemble((f"  {name:<12}", "dim"), value) for name, value in rows]
+    lines += [Text(), Text("  Try it (an answer that streams):"), Text()]
+    lines += [Text(f"    {line}", style="cyan") for line in curl(started, key)]
+    edits = "" if source.watched is None else " Edits of the configuration take effect at once."
+    lines += [Text(), Text(f"  Ctrl-C stops it.{edits}"), Text()]
+    return lines
+
+
+def answers(settings: Settings) -> str:
+    """Who answers a call, in words."""
+    for entry in settings.addons:
+        if entry.mode == "off" or not entry.active:
+            continue
+        if entry.use == "local-model":
+            return "a language model on this machine"
+        if entry.use == "demo-upstream":
+            return "the demo model: no provider, no network"
+        if entry.use.startswith("route-"):
+            return f'what the addon "{entry.name}" routes to'
+    return "nothing yet: no addon routes anywhere"
+
+
+def curl(started: supervisor.Started, key: str | None) -> list[str]:
+    """A call to copy and paste."""
+    base = started.gateway[0].replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    lines = [f"curl -N {base}/v1/chat/completions \\"]
+    if any(e.use == "auth-key" and e.mode == "enforce" for e in started.settings.addons):
+        lines.append(f'  -H "Authorization: Bearer {key or "$TIDEGATE_API_KEY"}" \\')
+    model = model_name(started.settings)
+    lines.append('  -H "Content-Type: application/json" \\')
+    lines.append(
+        f'  -d \'{{"model": "{model}", "stream": true, '
+        '"messages": [{"role": "user", "content": "Say hello."}]}\''
+    )
+    return lines
+
+
+def model_name(settings: Settings) -> str:
+    """A model that the first route knows."""
+    for entry in settings.addons:
+        if entry.mode == "off" or not entry.active:
+            continue
+        if entry.use == "local-model":
+            return "smollm2"
+        if entry.use.startswith("route-"):
+            return "gpt-4o-mini"
+    return "demo"

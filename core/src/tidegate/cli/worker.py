@@ -1,0 +1,203 @@
+"""A worker's main: one process, one loop, the carriers, and the supervisor's channel.
+
+Started by the supervisor (`process.py`) with the number of its channel's file descriptor; what
+to serve comes in the first message. See `wire.py` for what is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from tidegate.runtime.guard import watch
+from tidegate.runtime.lifecycle import Generation, Host, Runtime
+from tidegate.runtime.problems import ConfigError, Problem
+from tidegate.runtime.settings import Settings
+
+from . import logs
+from .source import Source, pinned
+from .wire import Channel, Message, problems_to_wire
+
+log = logging.getLogger("tidegate.worker")
+
+
+class Worker:
+    """What one worker process serves, and how it is told to change or leave."""
+
+    def __init__(self, channel: Channel, start: Message) -> None:
+        self.channel = channel
+        self.revision: int = start["revision"]
+        self.settings: Settings = Source.from_wire(start["source"]).settings()
+        self.runtime = Runtime(Host(Path(start["state"]), start["workers"], start["shared"]))
+        self.sockets = {
+            name: socket.socket(fileno=number) for name, number in start["sockets"].items()
+        }
+        self.engine: Any = None
+        self.prepared: tuple[int, Settings, Generation] | None = None
+        self.leaving = asyncio.Event()
+        self.drain_seconds: float | None = None
+        self.orphaned = False
+
+    async def serve(self) -> None:
+        """Serve until told to leave, or until the supervisor is gone."""
+        self.runtime.commit(await self.runtime.prepare(self.settings))
+        self.engine = make_engine(self.runtime, self.settings)
+        await self.engine.start(self.sockets)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.leaving.set)
+        watch.start()
+        self.channel.send({"event": "ready", "revision": self.revision})
+        reading = asyncio.create_task(self._read())
+        await self.leaving.wait()
+        await self._drain()
+        reading.cancel()
+        await self.engine.stop()
+        await self.runtime.close()
+        watch.stop()
+        self.channel.send({"event": "drained"})
+
+    async def _drain(self) -> None:
+        seconds = self.drain_seconds
+        if seconds is None:
+            seconds = self.settings.gateway.deadlines.drain
+        draining = asyncio.create_task(self.engine.drain(seconds))
+        await asyncio.sleep(0)
+        if self.orphaned:  # no successor takes the accept queue: give the port back at once
+            for sock in self.sockets.values():
+                sock.shutdown(socket.SHUT_RDWR)
+        await draining
+
+    async def _read(self) -> None:
+        while (message := await self.channel.receive()) is not None:
+            match message["do"]:
+                case "prepare":
+                    self.runtime.background(self._prepare(message))
+                case "commit":
+                    self._commit()
+                    self._reply(message, ok=True)
+                case "abort":
+                    self._abort()
+                    self._reply(message, ok=True)
+                case "stats":
+                    self._reply(message, **self.stats())
+                case "drain":
+                    self.drain_seconds = message["seconds"]
+                    self.leaving.set()
+        self.orphaned = True
+        self.leaving.set()
+
+    def _reply(self, message: Message, **body: Any) -> None:
+        self.channel.send({"re": message["id"], **body})
+
+    async def _prepare(self, message: Message) -> None:
+        """Load the next configuration beside the one that serves."""
+        self._abort()
+        try:
+            settings, _ = pinned(Source.from_wire(message["source"]).settings(), self.settings)
+            self.runtime.host.shared = message["shared"]
+            generation = await self.runtime.prepare(settings)
+        except ConfigError as error:
+            self._reply(message, ok=False, problems=problems_to_wire(error.problems))
+        except Exception as error:
+            log.exception("the configuration could not be prepared")
+            problem = Problem("reload_failed", f"{type(error).__name__}: {error}")
+            self._reply(message, ok=False, problems=problems_to_wire((problem,)))
+        else:
+            self.prepared = (message["revision"], settings, generation)
+            self._reply(message, ok=True)
+
+    def _commit(self) -> None:
+        if self.prepared is None:
+            return
+        self.revision, self.settings, generation = self.prepared
+        self.prepared = None
+        self.runtime.commit(generation)
+        self.engine.reconfigure(self.settings)
+
+    def _abort(self) -> None:
+        if self.prepared is not None:
+            self.runtime.retire(self.prepared[2])
+            self.prepared = None
+
+    def stats(self) -> Message:
+        """What `/-/status` shows of this worker."""
+        counters = {
+            addon.name: dict(addon.instance.context.counters.values)
+            for addon in self.runtime.current.addons
+            if addon.instance is not None
+        }
+        return {
+            "pid": os.getpid(),
+            "revision": self.revision,
+            "active": self.engine.active,
+            "counters": {"core": dict(self.runtime.counters.values), **counters},
+            "rss": resident_bytes(),
+        }
+
+
+def make_engine(runtime: Runtime, settings: Settings) -> Any:
+    """The carriers that the listeners ask for."""
+    import importlib
+
+    engine = importlib.import_module("tidegate.engine")
+    carriers = {x.carrier or settings.gateway.carrier for x in settings.gateway.listen}
+    if "lane" not in carriers:
+        return engine.Engine(runtime, settings)
+    lane = importlib.import_module("tidegate.lane")
+    return engine.Engine(runtime, settings, lane=lane.Lane(runtime, settings))
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:  # no /proc (macOS): the most that it ever was
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def raise_file_limit() -> None:
+    """Take as many file descriptors as the system grants: a connection is one or two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def main_async(end: socket.socket) -> int:
+    """Serve one start message; the exit status."""
+    channel = await Channel.open(end)
+    start = await channel.receive()
+    if start is None:
+        return 0
+    logs.setup(**start["log"])
+    try:
+        await Worker(channel, start).serve()
+    except ConfigError as error:
+        channel.send({"event": "failed", "problems": problems_to_wire(error.problems)})
+        return 2
+    except Exception:
+        log.exception("the worker failed")
+        return 1
+    finally:
+        await channel.close()
+    return 0
+
+
+def main() -> None:
+    """Entry of the worker process: `python -P -m tidegate.cli.worker FD`."""
+    for name in ("SIGINT", "SIGHUP", "SIGUSR2"):  # a terminal sends them to the whole group
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    raise_file_limit()
+    import importlib
+
+    end = socket.socket(fileno=int(sys.argv[1]))
+    sys.exit(importlib.import_module("tidegate.engine").run(lambda: main_async(end)))
+
+
+if __name__ == "__main__":
+    main()
