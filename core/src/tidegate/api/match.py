@@ -172,17 +172,18 @@ class RouteTable[T]:
             chain = self._chain(host)
         # No pattern is deeper than `_depth`: a path of a thousand slashes is not split further.
         parts = path.split("/", self._depth + 1)
-        allowed: set[str] = set()
+        refused: list[_Leaf[T]] = []
         for trie in chain:
             for leaf in reversed(_leaves(trie, parts)):
                 found = leaf.by_method.get(method, leaf.any)
                 if found is None:
-                    allowed.update(leaf.by_method)
+                    refused.append(leaf)
                     continue
                 if found.match is not None:
                     return found.match
                 params = {name: parts[index] for name, index in found.params}
                 return Match(found.entry.value, params, "/".join(parts[: leaf.depth + 1]))
+        allowed = {method for leaf in refused for method in leaf.by_method}
         return NotAllowed(tuple(sorted(allowed))) if allowed else None
 
 
@@ -242,31 +243,45 @@ def _insert[T](node: _Node[T], entry: RouteEntry[T], segments: Sequence[str]) ->
 
 
 def _leaves[T](trie: _Node[T], parts: list[str]) -> list[_Leaf[T]]:
-    """The leaves whose pattern matches, the most specific last.
-
-    `nodes` holds the places reached after each segment, in order of preference; there is more
-    than one only where a literal and a `{name}` both fit.
-    """
-    leaves: list[_Leaf[T]] = []
-    if trie.prefix is not None:
-        leaves.append(trie.prefix)
+    """The leaves whose pattern matches, the most specific last."""
+    leaves: list[_Leaf[T]] = [] if trie.prefix is None else [trie.prefix]
     last = len(parts) - 1
-    nodes = [trie]
+    node = trie
     for index in range(1, last + 1):
         part = parts[index]
-        below = []
-        for node in nodes:
-            child = node.literals.get(part)
-            if child is not None:
-                below.append(child)
-            if node.param is not None and part:
-                below.append(node.param)
-        if not below:
-            break
-        for node in reversed(below):
+        below = node.literals.get(part)
+        if node.param is not None and part:
+            if below is not None:
+                _fan_out([below, node.param], parts, index, leaves)
+                return leaves
+            below = node.param
+        if below is None:
+            return leaves
+        if below.prefix is not None:
+            leaves.append(below.prefix)
+        if index == last and below.exact is not None:
+            leaves.append(below.exact)
+        node = below
+    return leaves
+
+
+def _fan_out[T](
+    nodes: list[_Node[T]], parts: list[str], index: int, leaves: list[_Leaf[T]]
+) -> None:
+    """Go on where a literal and a `{name}` both fit: `nodes` were reached by `parts[index]`.
+
+    They stand in order of preference. There are never more of them than entries that overlap.
+    """
+    last = len(parts) - 1
+    while nodes:
+        for node in reversed(nodes):
             if node.prefix is not None:
                 leaves.append(node.prefix)
             if index == last and node.exact is not None:
                 leaves.append(node.exact)
-        nodes = below
-    return leaves
+        index += 1
+        if index > last:
+            return
+        part = parts[index]
+        both = [(node.literals.get(part), node.param if part else None) for node in nodes]
+        nodes = [node for pair in both for node in pair if node is not None]

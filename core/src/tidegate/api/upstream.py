@@ -121,12 +121,19 @@ class Upstream:
         """The leaf for the next attempt, or None where there is nothing (more) to try.
 
         Called before the first attempt (`tried` empty) and again after each failure before
-        the first byte. Must not block.
+        the first byte, when `ended` was told of it. Must not block.
         """
         return None if tried else self
 
+    def delay(self, exchange: Exchange) -> float:
+        """Seconds to wait before the attempt that `pick` gave last; asked after a retry's pick."""
+        return 0.0
+
     def ended(self, exchange: Exchange, attempt: Attempt) -> None:
-        """Told once of each attempt's end: breakers, cooldowns and pools live here."""
+        """Told once of each attempt's end: breakers, cooldowns and pools live here.
+
+        The carrier tells `exchange.upstream`; a combinator tells the member that it picked.
+        """
 
     @property
     def url(self) -> str:
