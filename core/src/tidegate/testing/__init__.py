@@ -21,7 +21,11 @@ if TYPE_CHECKING:
         TransformContract,
     )
     from .exchanges import make_answer, make_exchange
+    from .gateway import Gateway, GatewayError, ReloadRefused
     from .harness import Cut, Harness, Use
+    from .install import install_plugin
+    from .script import Received, Turn
+    from .upstream import ScriptedUpstream
 
 __all__ = [
     "AuthContract",
@@ -30,12 +34,19 @@ __all__ = [
     "Clock",
     "Contract",
     "Cut",
+    "Gateway",
+    "GatewayError",
     "Harness",
     "LogContract",
     "PluginContract",
+    "Received",
+    "ReloadRefused",
     "RouteContract",
+    "ScriptedUpstream",
     "TransformContract",
+    "Turn",
     "Use",
+    "install_plugin",
     "make_answer",
     "make_exchange",
 ]
@@ -43,8 +54,15 @@ __all__ = [
 _HOMES: Final = {
     "Clock": "clock",
     "Cut": "harness",
+    "Gateway": "gateway",
+    "GatewayError": "gateway",
     "Harness": "harness",
+    "Received": "script",
+    "ReloadRefused": "gateway",
+    "ScriptedUpstream": "upstream",
+    "Turn": "script",
     "Use": "harness",
+    "install_plugin": "install",
     "make_answer": "exchanges",
     "make_exchange": "exchanges",
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,6 +13,14 @@ if TYPE_CHECKING:
     from tidegate.api import Exchange
 
     from .clock import Clock
+    from .gateway import Gateway
+    from .upstream import ScriptedUpstream
+
+async_fixture: Any
+try:
+    from pytest_asyncio import fixture as async_fixture
+except ImportError:  # a project without async tests: the async fixtures are of no use there
+    async_fixture = pytest.fixture
 
 
 @pytest.fixture
@@ -26,3 +37,32 @@ def exchange(clock: Clock) -> Exchange:
     from .exchanges import make_exchange
 
     return make_exchange(clock=clock)
+
+
+@async_fixture
+async def upstream() -> AsyncIterator[ScriptedUpstream]:
+    """A scripted upstream that answers `200 ok` until told otherwise."""
+    from .upstream import ScriptedUpstream
+
+    async with ScriptedUpstream() as server:
+        yield server
+
+
+@async_fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Gateway]]]:
+    """Starts gateways: `running = await gateway(addons_toml, carrier="lane", env={…})`.
+
+    All processes of each are gone when the test ends.
+    """
+    from .gateway import Gateway
+
+    async with AsyncExitStack() as stack:
+        started = 0
+
+        async def start(config: str | None = None, **options: Any) -> Gateway:
+            nonlocal started
+            started += 1
+            running = Gateway(tmp_path / f"gateway-{started}", config, **options)
+            return await stack.enter_async_context(running)
+
+        yield start

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import pytest
+
 from tidegate.api import Exchange, Plugin
 from tidegate.api.errors import CORE_CODES
 from tidegate.runtime.registry import available
@@ -14,6 +16,8 @@ from tidegate.testing.harness import Harness, Use
 
 class Contract:
     """Base of the suites. A subclass sets `name` and overrides what differs; never a test."""
+
+    pytestmark = pytest.mark.asyncio
 
     name: ClassVar[str]
     """The plugin's entry-point name, such as `auth-key`."""
