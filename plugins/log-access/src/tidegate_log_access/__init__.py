@@ -1,7 +1,5 @@
 """One JSON line for each exchange."""
 
-from tidegate.api import Plugin
+from .plugin import LogAccess, LogAccessConfig
 
-
-class LogAccess(Plugin):
-    """One JSON line for each exchange."""
+__all__ = ["LogAccess", "LogAccessConfig"]

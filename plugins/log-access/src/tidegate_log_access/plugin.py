@@ -1,0 +1,110 @@
+"""The addon: collects lines on the loop, hands them over in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from threading import Lock
+from typing import Any, Final, Literal
+
+from pydantic import field_validator
+
+from tidegate.api import AddonConfig, AddonContext, Duration, Exchange, Plugin, hook
+
+from .record import GETTERS, SECRET_NAME, encode, headers_getter, query_masked
+from .writer import Writer
+
+BATCH: Final = 64 * 1024
+"""Bytes after which a batch is handed over before its time."""
+CLOSING: Final = 5.0
+"""Seconds that shutdown waits for the disk."""
+
+
+class LogAccessConfig(AddonConfig):
+    """The options: where lines go, what is in them, and how long they may wait."""
+
+    file: str = "access.jsonl"
+    fields: tuple[str, ...] = tuple(GETTERS)
+    exclude: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    query: Literal["names", "masked"] = "names"
+    every: Duration = 0.1
+
+    @field_validator("fields", "exclude")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in GETTERS:
+                raise ValueError(f'there is no field "{name}": choose from {", ".join(GETTERS)}')
+        return names
+
+    @field_validator("headers")
+    @classmethod
+    def _harmless(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if SECRET_NAME.search(name):
+                raise ValueError(f'"{name}" may hold a credential: it is never logged')
+        return names
+
+
+class LogAccess(Plugin[LogAccessConfig]):
+    """One JSON line for each exchange."""
+
+    Config = LogAccessConfig
+
+    def __init__(self, config: LogAccessConfig, context: AddonContext) -> None:
+        super().__init__(config, context)
+        chosen = {n: GETTERS[n] for n in config.fields if n not in config.exclude}
+        if "query" in chosen and config.query == "masked":
+            chosen["query"] = query_masked
+        if config.headers:
+            chosen["headers"] = headers_getter(config.headers)
+        self._getters = tuple(chosen.items())
+        path = None if config.file == "-" else context.state / config.file
+        self._lock = Lock()
+        self._writer = Writer(path, self._lost, context.log)
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._loop: asyncio.AbstractEventLoop
+        self._timer: asyncio.TimerHandle | None = None
+
+    @hook
+    async def startup(self, previous: Plugin[Any] | None) -> None:
+        """Open the file. One that can't be opened costs lines, never answers."""
+        self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._writer.start)
+
+    @hook
+    def log(self, exchange: Exchange) -> None:
+        """Put the exchange's line into the batch."""
+        if self._writer.broken:
+            self._lost(1)
+            self._writer.probe()
+            return
+        line = encode({name: get(exchange) for name, get in self._getters})
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= BATCH:
+            self._flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(self.config.every, self._flush)
+
+    @hook
+    async def shutdown(self) -> None:
+        """Write what is left."""
+        self._flush()
+        if not await asyncio.to_thread(self._writer.close, CLOSING):
+            self.context.log.warning("the last lines were not written in %g s", CLOSING)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._lines:
+            self._writer.put(b"".join(self._lines))
+            self._lines.clear()
+            self._size = 0
+
+    def _lost(self, lines: int) -> None:
+        """Count lines that are in no file. Called from the loop and from the writer's thread."""
+        with self._lock:
+            self.context.counters.add("lines_lost_total", lines)
