@@ -107,6 +107,8 @@ def test_entries_in_conflict_are_named_both():
     [
         (RouteEntry("", path="v1"), "starts with"),
         (RouteEntry("", path="/v1?x"), "query"),
+        (RouteEntry("", path="/caf\u00e9"), "escapes"),
+        (RouteEntry("", path="/a b"), "escapes"),
         (RouteEntry("", path="/v1//x"), "empty"),
         (RouteEntry("", path="/v1/{}"), "neither"),
         (RouteEntry("", path="/v1/{a}b"), "neither"),

@@ -30,6 +30,7 @@ ROUTE_PARAMS: Final = StashKey[Mapping[str, str]]("route.params")
 NO_PARAMS: Final[Mapping[str, str]] = MappingProxyType({})
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST: Final = re.compile(r"\*|(?:\*\.)?[a-z0-9_\-]+(?:\.[a-z0-9_\-]+)*|[0-9a-f:.]+")
+_PATH: Final = re.compile(r"/[!$-;=@-~]*")
 _PARAM: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -192,8 +193,8 @@ def parse[T](entry: RouteEntry[T]) -> list[str]:
     if not _HOST.fullmatch(entry.host.lower()):
         raise ValueError(f'{entry.host!r} is not a host: write "api.example.com", "*.example.com"')
     path = entry.path
-    if not path.startswith("/") or "?" in path or "#" in path:
-        raise ValueError(f'{path!r}: a path starts with "/" and has no query')
+    if not _PATH.fullmatch(path):
+        raise ValueError(f'{path!r}: a path starts with "/", has no query, and escapes as in URLs')
     if entry.methods is not None and not entry.methods:
         raise ValueError(f"{path!r}: `methods` is empty; leave it out to take all")
     for method in entry.methods or ():

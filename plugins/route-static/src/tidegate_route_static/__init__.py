@@ -1,7 +1,6 @@
 """Routes by host, path and method, from the configuration."""
 
-from tidegate.api import Plugin
+from .config import Route, RouteStaticConfig
+from .plugin import RouteStatic
 
-
-class RouteStatic(Plugin):
-    """Routes by host, path and method, from the configuration."""
+__all__ = ["Route", "RouteStatic", "RouteStaticConfig"]
