@@ -1,7 +1,5 @@
 """A small model that needs no model: speaks the OpenAI chat format on loopback."""
 
-from tidegate.api import Plugin
+from .plugin import DemoUpstream, DemoUpstreamConfig
 
-
-class DemoUpstream(Plugin):
-    """A small model that needs no model: speaks the OpenAI chat format on loopback."""
+__all__ = ["DemoUpstream", "DemoUpstreamConfig"]
