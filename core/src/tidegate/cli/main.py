@@ -104,6 +104,44 @@ def up(
     )
 
 
+@app.command(epilog="Examples: tidegate check · tidegate check addons.toml --deployment staging")
+def check(
+    file: Annotated[
+        Path | None,
+        typer.Argument(envvar="TIDEGATE_CONFIG", help="Default: ./addons.toml, else built in."),
+    ] = None,
+    deployment: Deployment = "",
+    state: State = None,
+    json: AsJson = False,
+) -> None:
+    """Say what is wrong with a configuration, or show the pipeline of each scope."""
+    from .check import check as run
+    from .source import find
+
+    run(find(file, deployment=deployment), state, as_json=json)
+
+
+@app.command(epilog="Examples: tidegate plugins · tidegate plugins --filter auth --all")
+def plugins(
+    config: Config = None,
+    deployment: Deployment = "",
+    only: Annotated[
+        str, typer.Option("--filter", help="Only those with this text in their name.")
+    ] = "",
+    import_all: Annotated[
+        bool, typer.Option("--all", help="Import those that are not on as well: to see hooks.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """List the installed plugins, and which of them are on here."""
+    from .plugins import list_plugins
+    from .source import find
+
+    list_plugins(
+        find(config, deployment=deployment), as_json=json, only=only, import_all=import_all
+    )
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
@@ -118,9 +156,33 @@ def one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:
         raise typer.BadParameter(f"{value!r} is not one of {', '.join(allowed)}", param_hint=flag)
 
 
+def add_verbs_of_addons(verb: str) -> None:
+    """Where `verb` is not core's own, let the addons that are on add theirs.
+
+    The configuration is the one that TIDEGATE_CONFIG, TIDEGATE_DEPLOYMENT and TIDEGATE_STATE name.
+    """
+    core = [command.callback.__name__ for command in app.registered_commands if command.callback]
+    if not verb or verb.startswith("-") or verb in core:
+        return
+    from tidegate.runtime.problems import ConfigError, nearest
+
+    from .plugins import add_verbs
+    from .source import find
+
+    env = os.environ.get
+    file, state = env("TIDEGATE_CONFIG"), env("TIDEGATE_STATE")
+    try:
+        source = find(Path(file) if file else None, deployment=env("TIDEGATE_DEPLOYMENT", ""))
+        add_verbs(app, source, Path(state) if state else None, verb)
+    except ConfigError:
+        if not nearest(verb, core):  # else the verb is what is wrong
+            raise
+
+
 def main() -> None:
     """Run the command line; errors are one line each, and exit status 2."""
     try:
+        add_verbs_of_addons(sys.argv[1] if len(sys.argv) > 1 else "")
         app()
     except KeyboardInterrupt:
         sys.exit(130)

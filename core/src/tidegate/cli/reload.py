@@ -32,6 +32,7 @@ PREPARE: Final = 60.0
 """Seconds that a worker may take to prepare a configuration."""
 
 type Mark = tuple[int, int, int] | None
+NEVER: Final = (0, 0, 0)
 
 
 class Reloader:
@@ -47,7 +48,7 @@ class Reloader:
         file = self.node.source.watched
         if file is None:
             return
-        seen = mark(file)
+        seen: Mark = NEVER  # so that an edit made while the node started is not missed
         while True:
             await asyncio.sleep(POLL)
             now = mark(file)

@@ -1,4 +1,4 @@
-"""Where a node's configuration comes from: a file and the flags that go over it.
+"""Where a node's configuration comes from: a file, and the flags that go over it.
 
 The supervisor and every worker make their settings from the same `Source`, so that they agree.
 """
@@ -58,7 +58,12 @@ class Source:
             changes["workers"] = self.workers
         if changes:
             settings = replace(settings, gateway=settings.gateway.model_copy(update=changes))
-        return with_local_model(settings) if self.local_model else settings
+        if self.local_model:
+            settings = with_local_model(settings)
+        problems = policy(settings)
+        if problems:
+            raise ConfigError(problems)
+        return settings
 
     def reread(self) -> Source:
         """The same source with the file's present text. Raises ConfigError."""
@@ -122,6 +127,32 @@ def with_local_model(settings: Settings) -> Settings:
         addons=tuple(entry for entry, _ in kept),
         paths=tuple(path for _, path in kept),
     )
+
+
+def policy(settings: Settings) -> list[Problem]:
+    """What an environment does not allow."""
+    problems: list[Problem] = []
+    if not settings.production:
+        return problems
+    for entry, path in zip(settings.addons, settings.paths, strict=True):
+        if entry.use == "demo-upstream" and entry.mode != "off" and entry.active:
+            text = f'addon "{entry.name}": no demo upstream in production'
+            hint = 'switch it off there: mode = "off"'
+            problems.append(settings.source.problem("demo_in_production", text, path, hint))
+    for index, intercept in enumerate(settings.intercepts):
+        if not intercept.force:
+            text = "no interception in production"
+            hint = "force = true, if you mean it"
+            at = ("intercept", index)
+            problems.append(settings.source.problem("intercept_in_production", text, at, hint))
+    return problems
+
+
+def notes(settings: Settings) -> list[str]:
+    """What an operator should know though it is allowed."""
+    if settings.anonymous:
+        return ["[gateway] anonymous = true: callers without a credential are let in"]
+    return []
 
 
 def worker_count(settings: Settings) -> int:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from .process import Helper, WorkerGone, WorkerProcess
 from .reload import Reloader
 from .slots import Slot
 from .sockets import bind_all, bind_status, join
-from .source import Source, worker_count
+from .source import Source, notes, worker_count
 from .status import StatusServer
 from .wire import Message
 
@@ -38,6 +37,8 @@ log = logging.getLogger("tidegate.supervisor")
 
 GRACE: Final = 5.0
 """Seconds that a worker gets after its drain deadline to write its logs and leave."""
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 type Tell = Callable[[Message], None]
 
@@ -87,6 +88,8 @@ class Supervisor:
     async def run(self, started: Callable[[Started], None], *, stdout: int | None = None) -> None:
         """Start the node, serve until told to stop, end it. Raises ConfigError."""
         gateway = self.settings.gateway
+        for note in notes(self.settings):
+            log.warning(note)
         status = bind_status(gateway.status)
         await self._status.start(status)
         try:
@@ -141,6 +144,9 @@ class Supervisor:
         await asyncio.gather(*(slot.close() for slot in self.slots))
         await asyncio.gather(*(helper.stop() for helper in self._helpers.values()))
         self._status.close()
+        for number in SIGNALS:  # one that comes now must not change the exit status
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
     def background(self, coro: Any) -> asyncio.Task[Any]:
         """Run a coroutine beside the node until it ends."""
@@ -268,4 +274,3 @@ def run(
         await Supervisor(source, state, tell, log_options).run(started, stdout=stdout)
 
     asyncio.run(node())
-    sys.stdout.flush()
