@@ -1,7 +1,5 @@
 """Requests per principal, exact and smooth (GCRA)."""
 
-from tidegate.api import Plugin
+from .plugin import LimitRate, LimitRateConfig
 
-
-class LimitRate(Plugin):
-    """Requests per principal, exact and smooth (GCRA)."""
+__all__ = ["LimitRate", "LimitRateConfig"]

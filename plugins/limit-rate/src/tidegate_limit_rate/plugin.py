@@ -1,0 +1,171 @@
+"""The addon: whose limit it is, what a caller is told, and this worker's share."""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import lru_cache
+from ipaddress import IPv6Address, IPv6Network
+from typing import Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tidegate.api import (
+    AddonConfig,
+    AddonContext,
+    Denial,
+    ErrorCode,
+    Exchange,
+    Plugin,
+    Rate,
+    StashKey,
+    hook,
+)
+
+from .gcra import SECOND, Gcra
+
+RATE_LIMITED: Final = ErrorCode(
+    "rate_limited", 429, "Too many requests. Try again when `Retry-After` says."
+)
+
+
+class LimitRateConfig(AddonConfig):
+    """Options of `limit-rate`."""
+
+    rate: Rate
+    burst: int | None = Field(default=None, ge=1)
+    per: Literal["principal", "address", "team", "gateway"] = "principal"
+    headers: bool = True
+    capacity: int = Field(default=100_000, ge=16)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.rate[1] * SECOND < self.rate[0]:
+            raise ValueError("`rate`: more than one request per nanosecond is no limit")
+        return self
+
+
+class LimitRate(Plugin[LimitRateConfig]):
+    """Requests per principal, exact and smooth (GCRA)."""
+
+    Config = LimitRateConfig
+    codes = (RATE_LIMITED,)
+
+    def __init__(self, config: LimitRateConfig, context: AddonContext) -> None:
+        super().__init__(config, context)
+        count, period = config.rate
+        whole = config.burst or count
+        interval, burst = share(count, period, whole, context.workers)
+        self.gcra = Gcra(interval, burst, config.capacity)
+        self._key = KEYS[config.per]
+        self._headers = config.headers
+        self._spent = StashKey[int](f"limit-rate.{context.name}")
+        window = max(1, -(-whole * int(period * SECOND) // count // SECOND))
+        self._name = structured_string(context.name)
+        self._policy = f"{self._name};q={whole};w={window}"
+        if whole < context.workers:
+            context.log.warning(
+                "a burst of %d is less than one for each of %d workers: up to %d may pass at once",
+                whole, context.workers, context.workers,
+            )  # fmt: skip
+
+    @hook
+    def startup(self, previous: LimitRate | None) -> None:
+        """Go on where the instance before this one stopped: a reload gives no one a new burst."""
+        if previous is not None and previous.config.per == self.config.per:
+            self.gcra.adopt(previous.gcra, int(time.monotonic() * SECOND))
+
+    @hook
+    def authorize(self, exchange: Exchange) -> Denial | None:
+        """Spend one of the caller's requests, or say when there will be one."""
+        now = int(exchange.started * SECOND)
+        tat = self.gcra.take(self._key(exchange), now)
+        if tat < 0:
+            return self._deny(-tat)
+        if self._headers:
+            exchange.stash[self._spent] = tat
+        return None
+
+    @hook
+    def transform_response(self, exchange: Exchange) -> None:
+        """Tell the caller what is left (draft-ietf-httpapi-ratelimit-headers)."""
+        if not self._headers or self._spent not in exchange.stash:
+            return
+        assert exchange.response is not None
+        tat, now = exchange.stash[self._spent], int(exchange.started * SECOND)
+        left, whole_in = self.gcra.remaining(tat, now), -(-(tat - now) // SECOND)
+        exchange.response.headers.fields += (
+            (b"ratelimit-policy", self._policy.encode()),
+            (b"ratelimit", f"{self._name};r={left};t={whole_in}".encode()),
+        )
+
+    def _deny(self, wait: int) -> Denial:
+        seconds = -(-wait // SECOND)
+        return RATE_LIMITED.denial(
+            headers=(
+                ("ratelimit-policy", self._policy),
+                ("ratelimit", f"{self._name};r=0;t={seconds}"),
+            ),
+            retry_after=wait / SECOND,
+        )
+
+
+def structured_string(text: str) -> str:
+    """`text` as a String of structured fields (RFC 9651 §3.3.3), which is ASCII."""
+    return '"{}"'.format(re.sub(r"[^ !#-\[\]-~]", "?", text))
+
+
+def share(count: int, period: float, burst: int, workers: int) -> tuple[int, int]:
+    """(interval in nanoseconds, burst) of one of `workers` that hold a limit together.
+
+    Rounded so that all of them admit at most the limit; but each holds a burst of at least one.
+    """
+    interval = -(-int(period * SECOND) * workers // count)
+    return interval, max(1, burst // workers)
+
+
+# -- whose limit it is -----------------------------------------------------------------------------
+
+
+def by_address(exchange: Exchange) -> str:
+    """The client's address; of IPv6 its /64, which is what one caller has (RFC 6177)."""
+    address = exchange.client.address
+    return f"\x00{network(address) if ':' in address else address}"
+
+
+@lru_cache(maxsize=4096)
+def network(address: str) -> str:
+    """The /64 of an IPv6 address; the address itself where it is no such thing."""
+    try:
+        parsed = IPv6Address(address)
+    except ValueError:
+        return address
+    mapped = parsed.ipv4_mapped
+    return str(mapped or IPv6Network((int(parsed) >> 64 << 64, 64)))
+
+
+def by_principal(exchange: Exchange) -> str:
+    """The principal's id; of an anonymous caller the address."""
+    principal = exchange.principal
+    return by_address(exchange) if principal is None else principal.id
+
+
+def by_team(exchange: Exchange) -> str:
+    """The principal's team; without one, as `by_principal`."""
+    principal = exchange.principal
+    if principal is None or not principal.team:
+        return by_principal(exchange)
+    return f"\x01{principal.team}"
+
+
+def by_gateway(_: Exchange) -> str:
+    """One limit for all."""
+    return ""
+
+
+KEYS: Final = {
+    "principal": by_principal,
+    "address": by_address,
+    "team": by_team,
+    "gateway": by_gateway,
+}
