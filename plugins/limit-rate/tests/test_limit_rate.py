@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,8 +125,6 @@ async def test_a_step_of_the_wall_clock_changes_nothing(clock):
 
 @pytest.mark.parametrize("changed", [{"headers": False}, {"burst": 3}, {"rate": "6/min"}])
 async def test_a_reload_gives_no_one_a_new_burst(changed):
-    import time
-
     clock = Clock(monotonic=time.monotonic())
     async with Harness(use(rate="3/hour")) as harness:
         assert await statuses(harness, clock, None, None, None, None) == [200, 200, 200, 429]
@@ -139,7 +139,7 @@ def test_each_worker_holds_its_share(workers):
     config = LimitRateConfig.model_validate({"rate": "600/min", "burst": 50})
     passed = 0
     for _ in range(workers):
-        addon = LimitRate(config, AddonContext("limit-rate", None, workers=workers))  # type: ignore[arg-type]
+        addon = LimitRate(config, AddonContext("limit-rate", Path(), workers=workers))
         passed += sum(addon.authorize(make_exchange()) is None for _ in range(100))
     assert 50 - workers < passed <= 50
 
@@ -147,13 +147,13 @@ def test_each_worker_holds_its_share(workers):
 def test_a_burst_that_can_not_be_divided_is_told(caplog):
     caplog.set_level(logging.WARNING)
     config = LimitRateConfig.model_validate({"rate": "2/min"})
-    LimitRate(config, AddonContext("limit-rate", None, workers=8))  # type: ignore[arg-type]
+    LimitRate(config, AddonContext("limit-rate", Path(), workers=8))
     assert "less than one for each of 8 workers" in caplog.text
 
 
 def test_a_name_that_no_structured_field_can_hold_is_written_with_question_marks():
     config = LimitRateConfig.model_validate({"rate": "1/min"})
-    addon = LimitRate(config, AddonContext('caf\u00e9 "x"', None))  # type: ignore[arg-type]
+    addon = LimitRate(config, AddonContext('caf\u00e9 "x"', Path()))
     addon.authorize(make_exchange())
     denial = addon.authorize(make_exchange())
     assert denial is not None

@@ -1,7 +1,5 @@
 """Sets, adds and removes header fields."""
 
-from tidegate.api import Plugin
+from .plugin import TransformHeaders, TransformHeadersConfig
 
-
-class TransformHeaders(Plugin):
-    """Sets, adds and removes header fields."""
+__all__ = ["TransformHeaders", "TransformHeadersConfig"]
