@@ -1,0 +1,116 @@
+"""The engine as a worker sees it: start, reconfigure, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from socket import socket
+from typing import Any, Final
+
+from tidegate.runtime.lifecycle import Runtime
+from tidegate.runtime.settings import Settings
+
+from .handler import Handler
+from .master import Master
+
+log = logging.getLogger("tidegate.engine")
+
+TICK: Final = 0.25
+"""Seconds between looks at the deadlines of connections."""
+GRACE: Final = 1.0
+"""Seconds for the last bytes of exchanges that a drain ends."""
+
+
+class Engine:
+    """Carries the exchanges of one worker. One per process.
+
+    Args:
+        runtime: holds the configuration in force.
+        settings: that configuration's own.
+        lane: what serves the listeners whose carrier is the lane.
+    """
+
+    def __init__(self, runtime: Runtime, settings: Settings, lane: Any = None) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._lane = lane
+        self._master: Master | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @property
+    def active(self) -> int:
+        """Exchanges in progress, on both carriers."""
+        own = self._master.bridge.active if self._master is not None else 0
+        return own + (self._lane.active if self._lane is not None else 0)
+
+    async def start(self, sockets: Mapping[str, socket | list[socket]]) -> None:
+        """Serve on sockets that listen already, by listener name. They stay the caller's.
+
+        Raises StartError where a mode can't be started.
+        """
+        lists = {n: list(s) if isinstance(s, list) else [s] for n, s in sockets.items()}
+        self._master = Master(self._runtime, self._settings, self._lane)
+        await self._master.start(lists)
+        self._sweeper = asyncio.create_task(self._sweep(self._master))
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Take over new settings, for exchanges that begin now. Listeners stay as they are."""
+        self._settings = settings
+        if self._master is not None:
+            self._master.settings = settings
+            self._master.bridge.reconfigure()
+        if self._lane is not None:
+            self._lane.reconfigure(settings)
+
+    async def drain(self, seconds: float) -> None:
+        """Accept nothing more; wait for the exchanges in progress, then end what is left."""
+        master = self._master
+        if master is None:
+            return
+        master.bridge.draining = True
+        await master.stop_servers()
+        deadline = time.monotonic() + seconds
+        if self._lane is not None:
+            await self._lane.drain(seconds)
+        while master.bridge.active and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        if master.bridge.active:
+            log.warning("%d exchanges are cut by the end of the drain", master.bridge.active)
+            for handler in self._handlers(master):
+                handler.end_calls()
+            deadline = time.monotonic() + GRACE
+            while master.bridge.active and time.monotonic() < deadline:
+                await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        """Close everything."""
+        master, self._master = self._master, None
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._lane is not None:
+            await self._lane.stop()
+        if master is None:
+            return
+        await master.stop_servers()
+        for handler in self._handlers(master):
+            handler.close()
+        deadline = time.monotonic() + GRACE
+        while master.proxies.connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        await master.done()
+
+    async def _sweep(self, master: Master) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            now = time.monotonic()
+            for handler in self._handlers(master):
+                try:
+                    handler.check(now, draining=master.bridge.draining)
+                except Exception:
+                    log.exception("a connection's deadlines could not be checked")
+
+    @staticmethod
+    def _handlers(master: Master) -> list[Handler]:
+        return [h for h in master.proxies.connections.values() if isinstance(h, Handler)]

@@ -1,0 +1,282 @@
+"""One client connection: the commands of its layers become I/O, hooks become calls, time ends.
+
+In place of mitmproxy's: events are processed from a queue instead of behind a lock, a hook that
+does not wait costs no task, and a layer that crashes ends its connection with an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections import deque
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from mitmproxy.connection import Connection, ConnectionState
+from mitmproxy.net.http import http1
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
+from mitmproxy.proxy.server import ConnectionIO, TimeoutWatchdog
+
+from tidegate.api import errors
+from tidegate.api.types import Client
+
+from .answers import envelope
+from .call import Call
+from .layers import HttpLayer, Linger, Origin, Overdue
+from .tls import upstream_context
+
+if TYPE_CHECKING:
+    from .bridge import Bridge
+    from .master import Master
+
+log = logging.getLogger("tidegate.engine")
+
+LINGER: Final = 1.0
+"""Seconds between the end of our answer and the close, where the client still sends."""
+
+
+class Idle(TimeoutWatchdog):
+    """mitmproxy's own timer, at rest: deadlines are `Handler.check`'s."""
+
+    def __init__(self) -> None:
+        pass
+
+    def register_activity(self) -> None:
+        """Nothing to note."""
+
+    async def watch(self) -> None:
+        """Nothing to watch."""
+
+
+class Handler(ProxyConnectionHandler):
+    """A client connection and the upstream connections made for it."""
+
+    master: Master
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.timeout_watchdog = Idle()
+        self.calls: set[Call] = set()
+        self.idle_since = time.monotonic()
+        self.head_since = 0.0
+        self.certificate: bytes | None = None
+        self.peer: Client | None = None
+        self._events: deque[events.Event] = deque()
+        self._busy = False
+        self._lingering = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether the client's bytes are HTTP/1.1 as they are read here (TLS is uvloop's)."""
+        return self.client.alpn != b"h2" and isinstance(self.layer, HttpLayer)
+
+    @property
+    def bridge(self) -> Bridge:
+        """The bridge of the master that this connection belongs to."""
+        return self.master.bridge
+
+    async def handle_client(self) -> None:
+        """Serve the connection to its end."""
+        try:
+            await super().handle_client()
+        finally:
+            for call in tuple(self.calls):
+                call.leave()
+
+    # -- events -------------------------------------------------------------------------------
+
+    async def server_event(self, event: events.Event) -> None:
+        """Take an event of a connection, a hook or a timer."""
+        self.post(event)
+
+    def post(self, event: events.Event) -> None:
+        """Process an event, after those that are being processed."""
+        if isinstance(event, events.DataReceived) and not self.calls and not self.head_since:
+            self.head_since = time.monotonic() if self.plain else 0.0
+        self._events.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._events:
+                next_event = self._events.popleft()
+                for command in self.layer.handle_event(next_event):
+                    self._perform(command)
+        except Exception:
+            log.exception("a layer failed: the connection is closed")
+            self._events.clear()
+            self._crashed()
+        finally:
+            self._busy = False
+
+    def _perform(self, command: commands.Command) -> None:
+        if isinstance(command, commands.SendData):
+            io = self.transports.get(command.connection)
+            if io is not None and io.writer is not None and not io.writer.is_closing():
+                cast(asyncio.StreamWriter, io.writer).write(command.data)
+        elif isinstance(command, commands.StartHook):
+            self._hook(command)
+        elif isinstance(command, commands.Log):
+            if command.level >= logging.WARNING:
+                self.log(command.message, command.level)
+        elif isinstance(command, commands.OpenConnection):
+            io = self.transports[command.connection] = ConnectionIO()
+            io.handler = asyncio.create_task(self.open_connection(command))
+        elif isinstance(command, commands.ConnectionCommand):
+            if command.connection in self.transports:
+                if isinstance(command, Linger):
+                    self._linger(command.connection)
+                else:
+                    half = isinstance(command, commands.CloseTcpConnection) and command.half_close
+                    self.close_connection(command.connection, half)
+        elif isinstance(command, commands.RequestWakeup):
+            self.wakeup_timer.add(asyncio.create_task(self.wakeup(command)))
+        else:
+            raise RuntimeError(f"unexpected command: {command!r}")
+
+    def _hook(self, hook: commands.StartHook) -> None:
+        """Call a hook; only one that waits gets a task."""
+        waiting = self.master.call(hook)
+        if waiting is not None:
+            task = asyncio.create_task(self._await(waiting, hook))
+            self.master.keep(task)
+        elif hook.blocking:
+            self._events.append(events.HookCompleted(hook))
+
+    async def _await(self, waiting: Awaitable[None], hook: commands.StartHook) -> None:
+        try:
+            await waiting
+        except Exception:
+            log.exception("hook %s failed", hook.name)
+        if hook.blocking:
+            self.post(events.HookCompleted(hook))
+
+    async def handle_hook(self, hook: commands.StartHook) -> None:
+        """Call a hook of the connection's own life (connected, disconnected)."""
+        waiting = self.master.call(hook)
+        if waiting is not None:
+            await waiting
+
+    def _crashed(self) -> None:
+        """Say 500 where nothing was said yet, and close."""
+        io = self.transports.get(self.client)
+        writer = cast("asyncio.StreamWriter | None", io.writer) if io is not None else None
+        for call in tuple(self.calls):
+            denial = errors.INTERNAL_ERROR.denial()
+            if writer is not None and not call.head_sent and self.client.alpn != b"h2":
+                call.head_sent = True
+                writer.write(http1.assemble_response(envelope(denial, call.exchange.id)))
+            call.failed(denial)
+            call.finish("failed")
+        for connection in tuple(self.transports):
+            self.close_connection(connection)
+
+    # -- connections --------------------------------------------------------------------------
+
+    async def open_connection(self, command: commands.OpenConnection) -> None:
+        """Open a connection and serve it to its end."""
+        if not isinstance(command.connection, Origin):
+            await super().open_connection(command)
+            return
+        origin = command.connection
+        origin.timestamp_start = time.time()
+        error = ""
+        try:
+            reader, writer = await connect(origin)
+        except asyncio.CancelledError:
+            origin.error = errors.UPSTREAM_UNREACHABLE.code
+            self.transports.pop(origin, None)
+            self.post(events.OpenConnectionCompleted(command, origin.error))
+            raise
+        except TimeoutError:
+            error = errors.UPSTREAM_TIMEOUT.code
+        except ssl.SSLError as failure:
+            error = errors.UPSTREAM_TLS_INVALID.code
+            log.warning("upstream %s: TLS: %s", origin.upstream.name, failure.reason)
+        except OSError as failure:
+            error = errors.UPSTREAM_UNREACHABLE.code
+            log.warning("upstream %s: %s", origin.upstream.name, failure)
+        if error:
+            origin.error = error
+            self.transports.pop(origin, None)
+            self.post(events.OpenConnectionCompleted(command, error))
+            return
+        origin.timestamp_tcp_setup = time.time()
+        origin.state = ConnectionState.OPEN
+        origin.peername = writer.get_extra_info("peername")
+        origin.sockname = writer.get_extra_info("sockname")
+        task = asyncio.current_task()
+        self.transports[origin] = ConnectionIO(handler=task, reader=reader, writer=writer)
+        self.post(events.OpenConnectionCompleted(command, None))
+        try:
+            await self.handle_connection(origin)
+        finally:
+            origin.timestamp_end = time.time()
+
+    def close_connection(self, connection: Connection, half_close: bool = False) -> None:
+        """Close a connection, or its writing half."""
+        io = self.transports.get(connection)
+        if io is None or io.handler is None:
+            return
+        super().close_connection(connection, half_close)
+
+    def _linger(self, connection: Connection) -> None:
+        io = self.transports[connection]
+        transport = cast(asyncio.StreamWriter, io.writer).transport
+        if not transport.can_write_eof() or transport.is_closing():
+            self.close_connection(connection)
+            return
+        self._lingering = True
+        transport.write_eof()
+        reading = cast(asyncio.ReadTransport, transport)
+        if reading.is_reading():
+            reading.pause_reading()
+        asyncio.get_running_loop().call_later(LINGER, self.close_connection, connection)
+
+    # -- deadlines ----------------------------------------------------------------------------
+
+    def check(self, now: float, *, draining: bool) -> None:
+        """Called now and then: end what is over its time."""
+        if not self.calls:
+            self._check_idle(now, draining=draining)
+            return
+        self.idle_since = now
+        for call in tuple(self.calls):
+            code = call.overdue(now)
+            if code is not None:
+                self.post(Overdue(call, code.denial()))
+
+    def _check_idle(self, now: float, *, draining: bool) -> None:
+        if self._lingering or self.client not in self.transports:
+            return
+        limits = self.master.gateway.deadlines
+        if self.head_since and now - self.head_since > limits.head:
+            io = self.transports[self.client]
+            raw = http1.assemble_response(envelope(errors.REQUEST_TIMEOUT.denial()))
+            cast(asyncio.StreamWriter, io.writer).write(raw)
+            self.close()
+        elif draining or now - self.idle_since > limits.keepalive:
+            self.close()
+
+    def end_calls(self) -> None:
+        """The drain is over: end what is still in progress with an error."""
+        for call in tuple(self.calls):
+            self.post(Overdue(call, errors.DRAINING.denial()))
+
+    def close(self) -> None:
+        """Close the client's connection, and with it everything."""
+        self.close_connection(self.client)
+
+
+async def connect(origin: Origin) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to an upstream, TLS included, within its connect timeout."""
+    upstream = origin.upstream
+    options: dict[str, Any] = {}
+    if upstream.scheme == "https":
+        options["ssl"] = upstream_context(upstream.tls)
+        options["server_hostname"] = upstream.tls.sni or upstream.host
+    async with asyncio.timeout(upstream.timeouts.connect):
+        return await asyncio.open_connection(upstream.host, upstream.port, **options)

@@ -1,0 +1,151 @@
+"""A mitmproxy Master with the few addons it needs, and one table of hooks.
+
+mitmproxy calls a hook on every addon by name, which costs 8 µs a hook; here a hook's type leads
+to the function that takes it. There can be one Master per process: mitmproxy's `ctx` is global.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import mitmproxy.master
+from mitmproxy import hooks, http, options
+from mitmproxy.addons import core, next_layer, tlsconfig
+from mitmproxy.proxy import commands, mode_specs
+
+from tidegate.runtime.lifecycle import Runtime
+from tidegate.runtime.settings import Gateway, Settings
+
+from . import patches
+from .bridge import Bridge
+from .modes import GatewayMode, Proxies
+
+if TYPE_CHECKING:
+    from .handler import Handler
+
+OPTIONS: Final[dict[str, Any]] = {
+    "connection_strategy": "lazy",
+    "rawtcp": False,
+    "server": True,
+    "store_streamed_bodies": False,
+    "upstream_cert": False,
+    "validate_inbound_headers": True,
+    "websocket": True,
+}
+
+type Entry = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+
+
+class StartError(Exception):
+    """A mode could not be started; says which and why."""
+
+
+class Master(mitmproxy.master.Master):
+    """The engine's master."""
+
+    def __init__(self, runtime: Runtime, settings: Settings, lane: Any = None) -> None:
+        patches.install()
+        super().__init__(options.Options(), asyncio.get_running_loop())
+        self._legacy_log_events.uninstall()
+        logging.getLogger("mitmproxy").setLevel(logging.WARNING)
+        self.runtime = runtime
+        self.settings = settings
+        self.lane = lane
+        self.names = {x.mode: x.name or x.mode for x in settings.intercepts}
+        self.bridge = Bridge(self)
+        self.proxies = Proxies(self)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        addons: list[Any] = [core.Core(), self.proxies]
+        if settings.intercepts:
+            addons += [next_layer.NextLayer(), tlsconfig.TlsConfig()]
+        self.addons.add(*addons)  # type: ignore[no-untyped-call]
+        self.table = hook_table([*addons[1:], self.bridge])
+
+    @property
+    def gateway(self) -> Gateway:
+        """`[gateway]` as it is now."""
+        return self.settings.gateway
+
+    async def start(self, sockets: dict[str, list[Any]]) -> None:
+        """Open every port. Raises StartError."""
+        confdir = self.runtime.host.state / "mitmproxy"
+        confdir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.proxies.sockets = sockets
+        hosts: dict[str, list[str]] = {"allow_hosts": [], "ignore_hosts": []}
+        for intercept in self.settings.intercepts:
+            hosts["allow_hosts"] += map(host_pattern, intercept.allow_hosts)
+            hosts["ignore_hosts"] += map(host_pattern, intercept.ignore_hosts)
+        try:
+            self.options.update(confdir=str(confdir), mode=self.proxies.modes(), **hosts, **OPTIONS)
+        except Exception as error:
+            raise StartError(str(error)) from error
+        if not await self.proxies.setup_servers():
+            reasons = [
+                str(s.last_exception) for s in self.proxies.servers if s.last_exception is not None
+            ]
+            await self.stop_servers()
+            raise StartError("; ".join(reasons))
+        await self.running()
+
+    async def stop_servers(self) -> None:
+        """Close every port of ours."""
+        await self.proxies.servers.update(())
+
+    # -- hooks --------------------------------------------------------------------------------
+
+    def call(self, hook: commands.StartHook) -> Awaitable[None] | None:
+        """Call what takes a hook; what it returns is to be awaited."""
+        entry = self.table.get(type(hook))
+        if entry is None:
+            return None
+        argument, function = entry
+        return cast("Awaitable[None] | None", function(argument(hook)))
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Hold a task until it is done: the loop itself only holds it weakly."""
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def handler_of(self, flow: http.HTTPFlow) -> Handler:
+        """The connection that a flow belongs to."""
+        return cast("Handler", self.proxies.connections[flow.client_conn.id])
+
+    def listener_of(self, mode: mode_specs.ProxyMode) -> str:
+        """The name that hooks and scopes know a mode by."""
+        if isinstance(mode, GatewayMode):
+            return mode.data
+        return self.names.get(mode.full_spec, mode.full_spec)
+
+
+def hook_table(addons: list[Any]) -> dict[type, Entry]:
+    """hook type → (how to get its argument, what to call)."""
+    table: dict[type, Entry] = {}
+    for name, hook in hooks.all_hooks.items():
+        takers = [taker for addon in addons if callable(taker := getattr(addon, name, None))]
+        fields = list(getattr(hook, "__dataclass_fields__", ()))
+        if not takers or len(fields) != 1 or not issubclass(hook, commands.StartHook):
+            continue
+        if len(takers) > 1:
+            raise RuntimeError(f"two addons take the hook {name}")
+        table[hook] = (attrgetter(fields[0]), takers[0])
+    return table
+
+
+def host_pattern(host: str) -> str:
+    """The regular expression that mitmproxy matches against `host:port`."""
+    import re
+
+    if host.startswith("*."):
+        return r"^(?:[^.:]+\.)+" + re.escape(host[2:]) + r"(?::\d+)?$"
+    return "^" + re.escape(host) + r"(?::\d+)?$"
+
+
+def confdir_of(state: Path) -> Path:
+    """Where mitmproxy keeps its CA."""
+    return state / "mitmproxy"

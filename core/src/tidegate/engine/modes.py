@@ -1,0 +1,136 @@
+"""The gateway listener as a proxy mode, on sockets that the caller owns.
+
+mitmproxy then starts, lists and stops it as every other mode. `gateway:NAME@HOST:PORT` names a
+listener of the settings; the address only tells listeners apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+from mitmproxy import ctx
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.net.http import http1
+from mitmproxy.proxy import mode_servers, mode_specs
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import Layer
+from mitmproxy.proxy.layers.http import HTTPMode
+
+from tidegate.api import errors
+from tidegate.runtime.settings import Listener
+
+from .answers import envelope
+from .handler import Handler
+from .layers import HttpLayer
+from .tls import listener_context
+
+if TYPE_CHECKING:
+    from .master import Master
+
+BACKLOG: Final = 1024
+
+
+@dataclass(frozen=True)
+class GatewayMode(mode_specs.ProxyMode):
+    """A listener of `[gateway]`; `data` is its name."""
+
+    description = "gateway"
+    transport_protocol: Literal["tcp"] = "tcp"  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("a gateway mode names its listener")
+
+
+class Proxies(Proxyserver):
+    """mitmproxy's proxyserver, with the listeners and their sockets."""
+
+    name = "proxyserver"
+
+    def __init__(self, master: Master) -> None:
+        super().__init__()
+        self.master = master
+        self.sockets: dict[str, list[socket.socket]] = {}
+
+    def listener(self, name: str) -> Listener:
+        """The settings of a listener."""
+        return next(x for x in self.master.gateway.listen if x.name == name)
+
+    def is_lane(self, listener: Listener) -> bool:
+        """Whether the lane carries a listener's connections."""
+        return (listener.carrier or self.master.gateway.carrier) == "lane"
+
+    def modes(self) -> list[str]:
+        """What mitmproxy is to start: the listeners with sockets, and the intercepts."""
+        specs = []
+        for name, sockets in self.sockets.items():
+            host, port = sockets[0].getsockname()[:2]
+            specs.append(f"gateway:{name}@{host}:{port}")
+        return specs + [intercept.mode for intercept in self.master.settings.intercepts]
+
+
+class GatewayInstance(mode_servers.AsyncioServerInstance[GatewayMode]):
+    """Serves one gateway listener."""
+
+    manager: Proxies
+
+    def make_top_layer(self, context: Context) -> Layer:
+        """HTTP, and nothing else, is spoken here."""
+        return HttpLayer(context, HTTPMode.transparent)
+
+    async def listen(self, host: str, port: int) -> list[Any]:
+        """Accept on the inherited sockets: on copies, since a server closes what it is given."""
+        loop = asyncio.get_running_loop()
+        proxies = self.manager
+        listener = proxies.listener(self.mode.data)
+        context = listener_context(listener, proxies.master.settings.base)
+        servers: list[Any] = []
+        for sock in proxies.sockets[listener.name]:
+            copy = sock.dup()
+            copy.setblocking(False)
+            options: dict[str, Any] = {"sock": copy, "ssl": context, "backlog": BACKLOG}
+            if proxies.is_lane(listener):
+                factory = partial(proxies.master.lane.protocol, listener)
+                servers.append(await loop.create_server(factory, **options))
+            else:
+                servers.append(await asyncio.start_server(self.handle_stream, **options))
+        return servers
+
+    async def handle_stream(self, reader: Any, writer: Any = None) -> None:
+        """Serve one connection to its end."""
+        master = cast("Master", ctx.master)
+        stream = cast(asyncio.StreamWriter, writer)
+        if stream.get_extra_info("peername") is None:  # it has gone again
+            stream.close()
+            return
+        if len(self.manager.connections) >= master.gateway.limits.connections:
+            stream.write(http1.assemble_response(envelope(errors.OVERLOADED.denial())))
+            stream.close()
+            return
+        handler = Handler(master, reader, stream, ctx.options, self.mode)
+        client = handler.client
+        tls = stream.get_extra_info("ssl_object")
+        if tls is not None:
+            client.tls = True
+            client.alpn = (tls.selected_alpn_protocol() or "").encode() or None
+            client.sni = getattr(tls, "sni", None)
+            client.timestamp_tls_setup = time.time()
+            handler.certificate = tls.getpeercert(binary_form=True)
+        handler.layer = self.make_top_layer(handler.layer.context)
+        with self.manager.register_connection(client.id, handler):
+            await handler.handle_client()
+
+    def adopt(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Take over a connection that another protocol began; `data` is what it has read."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, self.handle_stream, loop=loop)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        # after `handle_stream` has begun: under eager tasks feeding first trips an assertion
+        loop.call_soon(reader.feed_data, data)

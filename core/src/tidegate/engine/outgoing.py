@@ -1,0 +1,133 @@
+"""What goes upstream: the leaf that was picked, and the request rebuilt for it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from mitmproxy import http
+
+from tidegate.api import errors
+from tidegate.api.types import Denial
+from tidegate.api.upstream import Tls, Upstream
+from tidegate.runtime.heads import upstream_head
+from tidegate.runtime.messages import make_request
+
+from .answers import content_length
+from .call import Call
+from .modes import GatewayMode
+
+if TYPE_CHECKING:
+    from .bridge import Bridge
+
+log = logging.getLogger("tidegate.engine")
+
+
+def send(bridge: Bridge, call: Call, flow: http.HTTPFlow) -> None:
+    """Make the request that goes upstream and say that it may, or deny."""
+    exchange = call.exchange
+    assert exchange.upstream is not None
+    upstream = exchange.upstream.pick(exchange, ())
+    denial = None
+    if upstream is None:
+        denial = errors.UPSTREAM_UNREACHABLE.denial()
+    elif upstream.codec is not None:
+        log.error("upstream %s has a codec, which the engine can't apply", upstream.name)
+        denial = errors.INTERNAL_ERROR.denial()
+    else:
+        denial = rebuild(bridge, call, flow, upstream)
+    if denial is not None:
+        bridge.deny(call, flow, denial)
+        return
+    assert upstream is not None
+    call.begin(upstream)
+    call.ready = True
+
+
+def rebuild(bridge: Bridge, call: Call, flow: http.HTTPFlow, upstream: Upstream) -> Denial | None:
+    """Put the request for `upstream` in the flow, or say why not."""
+    exchange = call.exchange
+    request = exchange.request
+    gateway = bridge.master.gateway
+    inside = isinstance(flow.client_conn.proxy_mode, GatewayMode)
+    target, fields = upstream_head(
+        exchange,
+        request,
+        upstream,
+        forwarding=gateway.forwarding if inside else "none",
+        trusted=bridge.proxies.trusts(exchange.client.peer),
+    )
+    wanted = upgrade_of(request)
+    if wanted:
+        if wanted != "websocket" or not upstream.websocket:
+            return errors.UPGRADE_NOT_ALLOWED.denial()
+        fields += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
+    if call.pipeline.events or call.pipeline.gather_response:
+        fields = [field for field in fields if field[0].lower() != b"accept-encoding"]
+        fields.append((b"accept-encoding", b"identity"))
+    content = request.data.content if call.gathering else None
+    if call.gathering:
+        if content or has_body(flow.request):
+            fields.append((b"content-length", b"%d" % len(content or b"")))
+    else:
+        length = content_length(flow.request)
+        if length is not None:
+            fields.append((b"content-length", b"%d" % length))
+        elif call.unread:
+            fields.append((b"transfer-encoding", b"chunked"))
+    if flow.client_conn.alpn == b"h2":
+        fields.append((b"connection", b"close"))  # h2 streams share no HTTP/1.1 connection
+    sent = make_request(
+        request.data.method,
+        upstream.scheme.encode(),
+        b"",
+        upstream.host,
+        upstream.port,
+        target,
+        tuple(fields),
+        content,
+        time.time(),
+    )
+    flow.request = sent
+    return None
+
+
+def has_body(request: http.Request) -> bool:
+    """Whether a request came with a body, be it an empty one."""
+    return content_length(request) is not None or "transfer-encoding" in request.headers
+
+
+def upgrade_of(request: http.Request) -> str:
+    """The protocol that a request wants to change to, lower case, or "".
+
+    HTTP/2 by upgrade is not heard: a server may ignore it, and curl asks for it by itself.
+    """
+    for name, value in request.data.headers.fields:
+        if len(name) == 7 and name.lower() == b"upgrade":
+            wanted = value.decode("latin-1").strip().lower()
+            return "" if wanted == "h2c" else wanted
+    return ""
+
+
+def original(flow: http.HTTPFlow) -> Upstream | None:
+    """Where the client itself was going, in a mode that intercepts; None on a gateway."""
+    if isinstance(flow.client_conn.proxy_mode, GatewayMode):
+        return None
+    server, request = flow.server_conn, flow.request
+    if server.address is not None:
+        host, port = server.address[:2]
+        tls = server.tls or flow.client_conn.tls
+    else:
+        host, port, tls = request.host, request.port, request.scheme == "https"
+    if not host:
+        return None
+    return Upstream(
+        name=f"{host}:{port}",
+        scheme="https" if tls else "http",
+        host=host,
+        port=port,
+        preserve_host=True,
+        websocket=True,
+        tls=Tls(sni=server.sni or flow.client_conn.sni),
+    )

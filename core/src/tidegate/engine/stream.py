@@ -1,0 +1,411 @@
+"""One exchange as a layer: what is sent when, and every way it may end.
+
+In place of mitmproxy's HttpStream states: a denial is answered before the body is read, bodies
+are bounded while they arrive, an error is an answer of ours or a cut stream, never a page of
+mitmproxy's. The hooks decide and leave what they decided on the `Call`; nothing goes upstream
+unless a hook said so (`call.ready`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from mitmproxy import http
+from mitmproxy.net.http.validate import validate_headers
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.layers import http as mitm
+from mitmproxy.proxy.layers.http import (
+    HttpRequestHeadersHook,
+    HttpRequestHook,
+    HttpResponseHeadersHook,
+    HttpResponseHook,
+    SendHttp,
+)
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestData,
+    RequestEndOfMessage,
+    RequestHeaders,
+    RequestProtocolError,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+    ResponseTrailers,
+)
+from mitmproxy.websocket import WebSocketData
+
+from tidegate.api import errors
+from tidegate.api.types import Denial
+from tidegate.runtime.faults import StreamCut
+from tidegate.runtime.messages import make_response
+
+from .answers import envelope
+from .call import CALL, UNREAD, Call
+from .layers import GetOrigin, Linger, Origin, Overdue
+
+type Commands = layer.CommandGenerator[None]
+
+
+class Stream(mitm.HttpStream):
+    """The states of one exchange. `client_state` and `server_state` are as in mitmproxy."""
+
+    call: Call | None = None
+    unread = True
+    """Whether the request's end has not come yet."""
+
+    def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Also while a hook is awaited: a client that leaves ends the wait."""
+        if self._paused is not None and isinstance(event, RequestProtocolError):
+            call = self.flow.metadata.get(CALL)
+            if call is not None:
+                call.interrupt()
+        return super().handle_event(event)
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, Overdue):
+            if self.child_layer is not None:  # a tunnel: whose exchange is it in there?
+                yield from self.child_layer.handle_event(event)
+            elif event.call is self.call and not event.call.finished:
+                yield from self._fail(event.denial)
+            return
+        yield from super()._handle_event(event)
+
+    # -- request ------------------------------------------------------------------------------
+
+    def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands:
+        """The head: authenticate, authorize and (where no body is needed) all up to route."""
+        connect = event.request.data.method == b"CONNECT"
+        if connect and self.mode is not mitm.HTTPMode.transparent:
+            yield from super().state_wait_for_request_headers(event)
+            return
+        flow = self.flow = http.HTTPFlow(self.context.client, self.context.server)
+        flow.request = event.request
+        flow.live = True
+        self.unread = flow.metadata[UNREAD] = not event.end_stream
+        expects = event.request.headers.get("expect", "").lower() == "100-continue"
+        yield HttpRequestHeadersHook(flow)
+        call = self.call = flow.metadata.get(CALL)
+        if self._left():
+            yield from self._gone()
+        elif call is None or flow.response is not None or not call.ready:
+            yield from self._answer()
+        else:
+            if expects and self.unread:
+                yield from self._continue()
+            self.server_state = self.state_wait_for_response_headers
+            if event.end_stream or call.gathering:
+                self.client_state = self.state_consume_request_body
+            else:
+                yield from self._start_upload()
+
+    def _continue(self) -> Commands:
+        """100 Continue (RFC 9110 §10.1.1)."""
+        head = make_response(100, b"Continue", (), None, time.time())
+        yield SendHttp(ResponseHeaders(self.stream_id, head), self.context.client)
+
+    def state_consume_request_body(self, event: events.Event) -> Commands:
+        """Gather the body, up to the limit; then the hooks that need it."""
+        call = self.call
+        assert call is not None
+        if isinstance(event, RequestData):
+            self.request_body_buf += event.data
+            call.received(len(event.data))
+            if len(self.request_body_buf) > call.request_limit:
+                yield from self._fail(errors.BODY_TOO_LARGE.denial())
+        elif isinstance(event, RequestEndOfMessage):
+            self.unread = call.unread = False
+            self.client_state = self.state_done
+            if call.gathering:
+                self.flow.request.data.content = bytes(self.request_body_buf)
+                self.request_body_buf.clear()
+                call.ready = False
+                yield HttpRequestHook(self.flow)
+                if self._left():
+                    yield from self._gone()
+                    return
+                if self.flow.response is not None or not call.ready:
+                    yield from self._answer()
+                    return
+            yield from self._send_request()
+
+    def _send_request(self, *, fresh: bool = False) -> Commands:
+        """Send a whole request upstream."""
+        if not (yield from self._connect(fresh=fresh)):
+            return
+        request = self.flow.request
+        content = request.data.content
+        server = self.context.server
+        yield SendHttp(RequestHeaders(self.stream_id, request, not content), server)
+        if content:
+            yield SendHttp(RequestData(self.stream_id, content), server)
+        yield SendHttp(RequestEndOfMessage(self.stream_id), server)
+
+    def _start_upload(self) -> Commands:
+        """Send the head upstream; the body follows as it arrives."""
+        self.client_state = self.state_stream_request_body
+        if not (yield from self._connect()):
+            return
+        head = RequestHeaders(self.stream_id, self.flow.request, end_stream=False)
+        yield SendHttp(head, self.context.server)
+
+    def state_stream_request_body(self, event: events.Event) -> Commands:
+        """Pass the body on, counting it."""
+        call = self.call
+        assert call is not None
+        if isinstance(event, RequestData):
+            call.received(len(event.data))
+            if call.exchange.bytes_in > call.request_limit:
+                yield from self._fail(errors.BODY_TOO_LARGE.denial())
+            else:
+                yield from self._to_upstream(RequestData(self.stream_id, event.data))
+        elif isinstance(event, RequestEndOfMessage):
+            self.unread = call.unread = False
+            self.client_state = self.state_done
+            yield from self._to_upstream(event)
+
+    def _to_upstream(self, event: Any) -> Iterator[Any]:
+        if self.context.server.connected:
+            yield SendHttp(event, self.context.server)
+
+    def _connect(self, *, fresh: bool = False) -> layer.CommandGenerator[bool]:
+        """Get a connection to the upstream of this attempt."""
+        call = self.call
+        assert call is not None
+        assert call.upstream is not None
+        upstream = call.upstream
+        connection, error = yield GetOrigin(
+            (upstream.host, upstream.port),
+            upstream.scheme == "https",
+            None,
+            upstream=upstream,
+            fresh=fresh,
+        )
+        if error:
+            yield from self._fail(call.connect_failed(error))
+            return False
+        assert isinstance(connection, Origin)
+        call.connected(reused=connection.used)
+        connection.used = True
+        self.context.server = self.flow.server_conn = connection
+        return True
+
+    # -- response -----------------------------------------------------------------------------
+
+    def state_wait_for_response_headers(self, event: ResponseHeaders) -> Commands:
+        """The head of the answer: gather or stream."""
+        call, flow = self.call, self.flow
+        assert call is not None
+        flow.response = event.response
+        try:
+            validate_headers(event.response)
+        except ValueError:
+            yield from self._fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
+            return
+        call.bodiless = event.end_stream
+        yield HttpResponseHeadersHook(flow)
+        if self._left():
+            yield from self._gone()
+        elif call.refused is not None:
+            yield from self._fail(call.refused)
+        elif call.replaced:
+            yield from self._close_upstream()
+            yield from self._send_response()
+            yield from self._finish(event.response, None)
+        elif call.relay is not None:
+            head = ResponseHeaders(self.stream_id, flow.response, end_stream=False)
+            call.head_sent = True
+            yield SendHttp(head, self.context.client)
+            self.server_state = self.state_stream_response_body
+        else:
+            self.server_state = self.state_consume_response_body
+
+    def state_stream_response_body(self, event: events.Event) -> Commands:
+        """Pass the body on as it comes."""
+        call = self.call
+        assert call is not None
+        assert call.relay is not None
+        if isinstance(event, ResponseTrailers):
+            call.relay.trailers = event.trailers
+            return
+        ending = isinstance(event, ResponseEndOfMessage)
+        try:
+            if ending:
+                chunks = call.relay.end()
+            else:
+                assert isinstance(event, ResponseData)
+                chunks = call.relay.feed(event.data)
+        except StreamCut as cut:
+            yield from self._fail(cut.denial)
+            return
+        for chunk in chunks:
+            call.sent(len(chunk))
+            yield SendHttp(ResponseData(self.stream_id, chunk), self.context.client)
+        if ending:
+            assert self.flow.response is not None
+            yield from self._finish(self.flow.response, call.relay.trailers)
+
+    def state_consume_response_body(self, event: events.Event) -> Commands:
+        """Gather the body, up to the limit; then the response transforms."""
+        call, flow = self.call, self.flow
+        assert call is not None
+        assert flow.response is not None
+        if isinstance(event, ResponseData):
+            self.response_body_buf += event.data
+            call.touch()
+            if len(self.response_body_buf) > call.response_limit:
+                yield from self._fail(errors.UPSTREAM_BODY_TOO_LARGE.denial())
+        elif isinstance(event, ResponseTrailers):
+            flow.response.trailers = event.trailers
+        else:
+            flow.response.data.content = bytes(self.response_body_buf)
+            self.response_body_buf.clear()
+            trailers = flow.response.data.trailers
+            if flow.response.data.status_code == 101:
+                flow.websocket = WebSocketData()
+                call.websocket = True
+            yield HttpResponseHook(flow)
+            if self._left():
+                yield from self._gone()
+            elif call.refused is not None:
+                yield from self._fail(call.refused)
+            else:
+                yield from self._send_response()
+                yield from self._finish(flow.response, trailers)
+
+    def _send_response(self) -> Commands:
+        response, call = self.flow.response, self.call
+        assert response is not None
+        content = response.data.content
+        yield SendHttp(
+            ResponseHeaders(self.stream_id, response, end_stream=not content), self.context.client
+        )
+        if call is not None:
+            call.head_sent = True
+            call.sent(len(content or b""))
+        if content:
+            yield SendHttp(ResponseData(self.stream_id, content), self.context.client)
+
+    def _finish(self, response: http.Response, trailers: http.Headers | None) -> Commands:
+        """The upstream's answer is through."""
+        call = self.call
+        assert call is not None
+        if trailers:
+            yield SendHttp(ResponseTrailers(self.stream_id, trailers), self.context.client)
+        if self.flow.websocket is None:
+            call.finish()
+        if self.unread:  # answered before the request's end: nobody wants the rest
+            yield from self._close_upstream()
+            yield from self._leave_unread()
+        else:
+            self.server_state = self.state_done
+            yield from self.flow_done()
+
+    # -- ends ---------------------------------------------------------------------------------
+
+    def _answer(self) -> Commands:
+        """Send the answer that a hook gave, without reading more of the request."""
+        if self.flow.response is None:
+            self.flow.response = envelope(errors.INTERNAL_ERROR.denial())
+        response = self.flow.response
+        if self.unread and not self.flow.request.is_http2:
+            response.headers["connection"] = "close"
+        yield from self._send_response()
+        if self.call is not None:
+            self.call.finish()
+        if self.unread:
+            yield from self._leave_unread()
+        else:
+            self._over()
+            yield mitm.DropStream(self.stream_id)
+            yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+
+    def _leave_unread(self) -> Commands:
+        """End the answer while the request still comes in, and hear no more of it."""
+        self._over()
+        yield mitm.DropStream(self.stream_id)
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+        if self.context.client.alpn == b"h2":
+            error = ResponseProtocolError(self.stream_id, "unread", ErrorCode.CANCEL)
+            yield SendHttp(error, self.context.client)
+        else:
+            yield Linger(self.context.client)
+
+    def _fail(self, denial: Denial) -> Commands:
+        """End with an error: as the answer, or if that has begun, by cutting it."""
+        call = self.call
+        assert call is not None
+        call.failed(denial)
+        yield from self._close_upstream()
+        if not call.head_sent:
+            self.flow.response = call.error(denial)
+            yield from self._answer()
+            return
+        tail = call.relay.cut(denial) if call.relay is not None else b""
+        if tail:
+            yield SendHttp(ResponseData(self.stream_id, tail), self.context.client)
+        call.finish("failed")
+        yield from self._kill()
+
+    def _kill(self) -> Commands:
+        self._over()
+        error = ResponseProtocolError(self.stream_id, "killed", ErrorCode.KILL)
+        yield SendHttp(error, self.context.client)
+        yield mitm.DropStream(self.stream_id)
+
+    def _gone(self) -> Commands:
+        """The client has left."""
+        if self.call is not None:
+            self.call.leave()
+        yield from self._close_upstream()
+        self._over()
+        yield mitm.DropStream(self.stream_id)
+
+    def _left(self) -> bool:
+        """Whether the client left while a hook was awaited."""
+        return any(isinstance(event, RequestProtocolError) for event in self._paused_event_queue)
+
+    def _over(self) -> None:
+        self.flow.live = False
+        self.client_state = self.server_state = self.state_errored
+
+    def _close_upstream(self) -> Iterator[Any]:
+        if isinstance(self.context.server, Origin):
+            yield commands.CloseConnection(self.context.server)
+
+    def handle_protocol_error(
+        self, event: RequestProtocolError | ResponseProtocolError
+    ) -> Commands:
+        """The client left or sent rubbish; or the upstream did."""
+        call = self.call
+        if call is None:  # a CONNECT, or an end before anything began
+            if hasattr(self, "flow"):
+                yield from super().handle_protocol_error(event)
+            return
+        if self.client_state == self.state_errored:
+            return
+        if isinstance(event, RequestProtocolError):
+            if event.code is ErrorCode.GENERIC_CLIENT_ERROR and self.unread:
+                yield from self._fail(errors.BAD_REQUEST_FRAMING.denial())
+            else:
+                yield from self._gone()
+        elif self._may_retry():
+            call.retry()
+            yield from self._send_request(fresh=True)
+        else:
+            yield from self._fail(call.broken())
+
+    def _may_retry(self) -> bool:
+        """An upstream closed an idle connection just as it was used again (RFC 9112 §9.3.1).
+
+        Nothing of an answer has come and the request is still here: send it once more.
+        """
+        call = self.call
+        return (
+            call is not None
+            and call.may_retry
+            and self.client_state == self.state_done
+            and self.server_state == self.state_wait_for_response_headers
+        )

@@ -1,0 +1,84 @@
+"""WebSocket messages on their way through the event hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mitmproxy.proxy import layer
+from mitmproxy.proxy.layers import websocket as mitm
+from wsproto import events
+from wsproto.frame_protocol import CloseReason
+
+from tidegate.api.types import WsMessage
+from tidegate.runtime.faults import StreamCut
+
+from .call import CALL, Call
+from .limits import limits
+
+
+class Connection(mitm.WebsocketConnection):
+    """One side. What it receives is given out as the hooks left it."""
+
+    call: Call | None = None
+    from_client = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def events(self) -> Iterator[events.Event]:
+        """What was received: whole messages, transformed; everything else as it is."""
+        for event in super().events():
+            if isinstance(event, events.Message) and self.call is not None:
+                yield from self._message(self.call, event)
+            else:
+                yield event
+
+    def _message(self, call: Call, event: events.Message[Any]) -> Iterator[events.Event]:
+        data = event.data.encode() if isinstance(event.data, str) else bytes(event.data)
+        self._size += len(data)
+        (call.received if self.from_client else call.sent)(len(data))
+        if self._size > limits().gather:
+            yield events.CloseConnection(code=CloseReason.MESSAGE_TOO_BIG)
+            return
+        finished = event.message_finished
+        if finished:
+            self._size = 0
+        if not call.pipeline.events:
+            yield event
+            return
+        self._parts.append(data)
+        if not finished:
+            return
+        text = isinstance(event, events.TextMessage)
+        message = WsMessage(b"".join(self._parts), from_client=self.from_client, text=text)
+        self._parts.clear()
+        try:
+            results = call.pipeline.event(call.exchange, message)
+        except StreamCut as cut:
+            call.failed(cut.denial)
+            yield events.CloseConnection(code=CloseReason.INTERNAL_ERROR, reason=cut.denial.code)
+            return
+        for result in results:
+            assert isinstance(result, WsMessage)
+            if result.text:
+                yield events.TextMessage(data=result.content.decode(errors="replace"))
+            else:
+                yield events.BytesMessage(data=result.content)
+
+
+class Layer(mitm.WebsocketLayer):
+    """Both sides of one WebSocket."""
+
+    def start(self, event: Any) -> layer.CommandGenerator[None]:
+        """Set the sides up; the exchange's call watches both."""
+        yield from super().start(event)
+        call = self.flow.metadata.get(CALL)
+        for side in (self.client_ws, self.server_ws):
+            assert isinstance(side, Connection)
+            side.call = call
+            side.from_client = side is self.client_ws
+
+    _handle_event = start
