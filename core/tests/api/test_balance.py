@@ -358,6 +358,29 @@ def test_a_client_that_leaves_says_nothing_about_a_member():
     assert all(member.failures == 0 for member in pool.members)
 
 
+def test_a_member_that_is_dead_for_weeks_still_gets_its_trials():
+    clock = Clock()
+    pool = pair(clock)
+    trials = 0
+    for _ in range(3000):
+        trials += [n for _ in range(2) for n in call(pool, {"bad": DOWN})].count("bad")
+        clock.advance(60.0)
+    assert trials > 2900
+
+
+def test_a_kept_connection_that_was_closed_is_nobodys_fault_and_its_repeat_is_judged():
+    pool = Balanced([leaf("a"), leaf("b")], ejection=Ejection(failures=1))
+    exchange = make_exchange("POST")
+    to = pool.pick(exchange, ())
+    pool.ended(exchange, Attempt(to, 1.0, 1.0, error=DOWN, reused=True))
+    assert pool.active == 0
+    assert all(member.failures == 0 for member in pool.members)
+    end(pool, exchange, to, 503)
+    assert pool.active == 0
+    assert [m.upstream.name for m in pool.members if m.ejected_until] == [to.name]
+    assert to.told == 2
+
+
 # -- failover ------------------------------------------------------------------------------------
 
 

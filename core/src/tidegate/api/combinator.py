@@ -191,17 +191,27 @@ class Combinator(Upstream):
         return picks[-1].member.upstream.delay(exchange) if picks else 0.0
 
     def ended(self, exchange: Exchange, attempt: Attempt) -> None:
-        """Judge the member and tell it. An end told twice, or of another's attempt, is ignored."""
+        """Judge the member and tell it. An end told twice, or of another's attempt, is ignored.
+
+        A carrier may repeat a pick by itself, on a fresh connection where a kept one had been
+        closed: such an attempt is judged as well, and was not counted as active.
+        """
         picks = self._trail(exchange).picks
         if any(pick.attempt is attempt for pick in picks):
             return
-        for pick in picks:
-            if pick.attempt is None and pick.leaf is attempt.upstream:
-                pick.attempt = attempt
-                self._release(pick)
-                self._judge(pick, attempt)
-                pick.member.upstream.ended(exchange, attempt)
-                return
+        own = [pick for pick in picks if pick.leaf is attempt.upstream]
+        if not own:
+            return
+        pick = next((pick for pick in own if pick.attempt is None), own[-1])
+        if pick.attempt is None:
+            self._release(pick)
+        else:
+            pick = Pick(pick.member, pick.leaf, pick.trial)
+            pick.settled = True
+            picks.append(pick)
+        pick.attempt = attempt
+        self._judge(pick, attempt)
+        pick.member.upstream.ended(exchange, attempt)
 
     def _abandon(self, exchange: Exchange) -> None:
         """The exchange is over: what was picked and never attempted is given back."""
@@ -220,6 +230,8 @@ class Combinator(Upstream):
 
     def _judge(self, pick: Pick, attempt: Attempt) -> None:
         member = pick.member
+        if attempt.reused and attempt.error == errors.UPSTREAM_UNREACHABLE.code:
+            return  # an idle connection that was closed just as it was reused: nobody's fault
         if attempt.error in FAULTS or (attempt.status or 0) >= 500:
             member.failures += 1
             if pick.trial or (
@@ -241,7 +253,7 @@ class Combinator(Upstream):
         if healthy and now - member.recovered > self._ejection.longest:
             member.ejections = 0
         length = min(self._ejection.longest, self._ejection.base * 2.0**member.ejections)
-        member.ejections += 1
+        member.ejections = min(member.ejections + 1, 64)  # more would leave the range of floats
         member.ejected_until = now + length
 
     def _usable(self, member: Member) -> bool:
