@@ -64,6 +64,9 @@ PLUGIN_TRANSFORM_TIMEOUT = ErrorCode(
 OVERLOADED = ErrorCode("overloaded", 503, "The gateway has too much to do. Try again shortly.")
 DRAINING = ErrorCode("server_draining", 503, "The gateway is shutting down.")
 
+UPSTREAM_ADDRESS_FORBIDDEN = ErrorCode(
+    "upstream_address_forbidden", 403, "The upstream's address may not be called from here."
+)
 UPSTREAM_UNREACHABLE = ErrorCode("upstream_unreachable", 502, "The upstream can't be reached.")
 UPSTREAM_PROTOCOL_ERROR = ErrorCode(
     "upstream_protocol_error", 502, "The upstream's answer was cut or is not well-formed HTTP."

@@ -1,0 +1,420 @@
+"""Sends the answer of an exchange to its client: collected, transformed, framed, streamed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from mitmproxy import http
+
+from tidegate.api import errors
+from tidegate.api.sse import SseParser
+from tidegate.api.types import Denial, Event, SseEvent, WsMessage
+from tidegate.api.upstream import Codec, Upstream
+from tidegate.runtime.faults import StreamCut
+from tidegate.runtime.heads import client_fields, merge_trailers
+
+from .coding import Decoder, content_coding, decoded_within, decoder
+from .framing import BODYLESS, CHUNKED, chunk, fields_block, last_chunk, status_line
+from .stages import COLLECT, NEVER, RESPOND, STREAM
+
+if TYPE_CHECKING:
+    from tidegate.runtime.step import SafeSink
+
+    from .delivery import Delivery
+    from .exchange import Carriage
+    from .origin import Origin
+
+log = logging.getLogger("tidegate.lane")
+
+EVENT_STREAM: Final = b"text/event-stream"
+BACKLOG: Final = 256 * 1024
+"""Bytes of an answer that may wait for hooks before the upstream is paused."""
+DECODED: Final = 4 * 1024 * 1024
+"""Bytes that one piece of an encoded event stream may decode to."""
+
+
+class Answer:
+    """One answer. `begun`: its first byte was sent; from then on it can only be cut."""
+
+    __slots__ = (
+        "_chunked",
+        "_codec",
+        "_decoder",
+        "_delivery",
+        "_idle",
+        "_origin",
+        "_parser",
+        "_silent",
+        "_sinks",
+        "_tail",
+        "begun",
+        "carriage",
+        "events",
+    )
+
+    def __init__(self, carriage: Carriage) -> None:
+        self.carriage = carriage
+        self.begun = False
+        self.events = False
+        self._chunked = False
+        self._silent = False
+        """Whether the answer has no body by its method or status."""
+        self._sinks: tuple[SafeSink, ...] = ()
+        self._delivery: Delivery | None = None
+        self._origin: Origin | None = None
+        self._parser: SseParser | None = None
+        self._codec: Codec | None = None
+        self._decoder: Decoder | None = None
+        self._tail = b""
+        self._idle = NEVER
+
+    # -- from the upstream ----------------------------------------------------------------------
+
+    def receive(self, delivery: Delivery, origin: Origin, upstream: Upstream) -> None:
+        """The head of an upstream's answer has come: see what is to be done with it."""
+        carriage = self.carriage
+        pipeline = carriage.pipeline
+        self._delivery = delivery
+        self._origin = origin
+        self._codec = codec = upstream.codec
+        self._idle = upstream.timeouts.idle
+        reader = origin.reader
+        self.events = reader.content_type[:17].lower() == EVENT_STREAM
+        gather = pipeline.gather_response
+        if (gather == "always" or (not self.events and (gather or codec is not None))) and (
+            not reader.head_only
+        ):
+            carriage.stage = COLLECT
+            self._collect()
+        else:
+            self._respond()
+
+    def more(self) -> None:
+        """More of the upstream's answer has come."""
+        stage = self.carriage.stage
+        if stage == STREAM:
+            self._stream()
+        elif stage == COLLECT:
+            self._collect()
+        elif stage == RESPOND and self._origin is not None:
+            reader = self._origin.reader
+            if not reader.complete and sum(map(len, reader.body)) > BACKLOG:
+                self.client_full()
+
+    def _collect(self) -> None:
+        """Wait for the whole body, within bounds; then it is the response's content."""
+        carriage, origin = self.carriage, self._origin
+        assert origin is not None
+        reader = origin.reader
+        limit = carriage.pipeline.response_limit or carriage.lane.gather_limit
+        if reader.failed:
+            carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
+        elif reader.size > limit or (reader.length or 0) > limit:
+            carriage.fail(errors.UPSTREAM_BODY_TOO_LARGE.denial())
+        elif not reader.complete:
+            carriage.connection.deadline = carriage.lane.now + self._idle
+        else:
+            exchange = carriage.exchange
+            response = exchange.response
+            assert response is not None
+            content = response.data.content = reader.take()
+            try:
+                if not decoded_within(reader.fields, content, limit):
+                    carriage.fail(errors.UPSTREAM_BODY_TOO_LARGE.denial())
+                    return
+            except ValueError:
+                carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
+                return
+            if self._codec is not None and not self.events:
+                try:
+                    exchange.response = self._codec.decode(exchange, response)
+                except Exception:
+                    log.exception("the codec failed to decode (exchange %s)", exchange.id)
+                    carriage.fail(errors.PLUGIN_TRANSFORM_FAILED.denial())
+                    return
+            self._respond()
+
+    def _respond(self) -> None:
+        carriage = self.carriage
+        carriage.stage = RESPOND
+        carriage.run(carriage.pipeline.response(carriage.exchange), self._responded)
+
+    def _responded(self, sinks: tuple[SafeSink, ...]) -> None:
+        """The response hooks have run: begin to send."""
+        carriage, origin, delivery = self.carriage, self._origin, self._delivery
+        exchange = carriage.exchange
+        self._sinks = tuple(sink for sink in sinks if sink.open)
+        if exchange.denial is not None:
+            carriage.fail(exchange.denial)
+            return
+        response = exchange.response
+        assert response is not None
+        assert origin is not None
+        assert delivery is not None
+        reader = origin.reader
+        content = response.data.content
+        if content is not None:
+            if reader.complete:
+                delivery.complete()
+            else:  # a hook put another body in its place: the upstream's is not wanted
+                delivery.abandon("")
+            carriage.stage = STREAM
+            self.send_whole(response, content)
+            carriage.end()
+            return
+        carriage.stage = STREAM
+        if reader.failed:
+            carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
+            return
+        if self.events and not reader.head_only and (carriage.pipeline.events or self._codec):
+            self._parser = SseParser()
+            if not self._open_decoder(response):
+                return
+        elif reader.complete and reader.trailers is None:
+            self._send_complete(response, origin, delivery)
+            return
+        self._begin_stream(response, origin)
+        if carriage.connection.writable:
+            self.client_ready()
+        self._stream()
+
+    def _open_decoder(self, response: http.Response) -> bool:
+        """Event hooks see decoded events, though identity was asked for."""
+        fields = response.data.headers.fields
+        coding = content_coding(fields)
+        if not coding:
+            return True
+        try:
+            self._decoder = decoder(coding)
+        except ValueError:
+            self.carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
+            return False
+        response.data.headers.fields = tuple(
+            field for field in fields if field[0].lower() != b"content-encoding"
+        )
+        return True
+
+    def _send_complete(self, response: http.Response, origin: Origin, delivery: Delivery) -> None:
+        """The usual answer: it has come whole, and nobody changes its body."""
+        carriage = self.carriage
+        reader = origin.reader
+        content = reader.take()
+        declared = reader.length if reader.head_only or response.status_code == 304 else None
+        delivery.complete()
+        if self._sinks:
+            for sink in self._sinks:
+                sink.write(content)
+            self.close_sinks(complete=True)
+        self.send_whole(response, content, declared)
+        carriage.end()
+
+    # -- whole answers --------------------------------------------------------------------------
+
+    def send_whole(
+        self, response: http.Response, content: bytes, declared: int | None = None
+    ) -> None:
+        """Send head and body in one write. `declared`: the length that a HEAD is told."""
+        carriage = self.carriage
+        fields = client_fields(carriage.exchange, response)
+        status = response.data.status_code
+        head_only = carriage.incoming.method == b"HEAD"
+        if head_only or status in BODYLESS:
+            if content and head_only:
+                declared = len(content)
+            if declared is not None and status != 204:
+                fields.append((b"content-length", b"%d" % declared))
+            content = b""
+        else:
+            fields.append((b"content-length", b"%d" % len(content)))
+        carriage.exchange.bytes_out = len(content)
+        self._write_head(response, fields, content)
+
+    def _write_head(
+        self, response: http.Response, fields: list[tuple[bytes, bytes]], rest: bytes
+    ) -> None:
+        carriage = self.carriage
+        connection = carriage.connection
+        self.begun = True
+        data = response.data
+        connection.write(
+            b"%b%b%b%b\r\n%b"
+            % (
+                status_line(data.status_code, data.reason),
+                fields_block(fields),
+                CHUNKED if self._chunked else b"",
+                connection.persistence(carriage.incoming),
+                rest,
+            )
+        )
+
+    # -- streams --------------------------------------------------------------------------------
+
+    def _begin_stream(self, response: http.Response, origin: Origin) -> None:
+        carriage = self.carriage
+        reader = origin.reader
+        fields = client_fields(carriage.exchange, response)
+        if reader.head_only or response.data.status_code in BODYLESS:
+            self._silent = True
+        elif reader.length is not None and self._parser is None and reader.trailers is None:
+            fields.append((b"content-length", b"%d" % reader.length))
+        elif carriage.incoming.version == b"HTTP/1.1":
+            self._chunked = True
+        else:
+            carriage.connection.last = True
+        rest = b""
+        if self._parser is None:
+            rest = self._framed(self._pass(reader.take()))
+        self._write_head(response, fields, rest)
+
+    def _pass(self, data: bytes) -> bytes:
+        if data:
+            for sink in self._sinks:
+                sink.write(data)
+            self.carriage.exchange.bytes_out += len(data)
+        return data
+
+    def _framed(self, data: bytes) -> bytes:
+        if not data or self._silent:
+            return b""
+        return chunk(data) if self._chunked else data
+
+    def _stream(self) -> None:
+        """Pass on what has come."""
+        carriage, origin = self.carriage, self._origin
+        assert origin is not None
+        reader = origin.reader
+        data = reader.take()
+        try:
+            if self._parser is None:
+                out = self._pass(data)
+            else:
+                out = self._through_events(data, complete=reader.complete)
+        except StreamCut as cut:
+            carriage.fail(cut.denial)
+            return
+        except ValueError as error:
+            log.warning("an event stream is cut: %s (exchange %s)", error, carriage.exchange.id)
+            carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
+            return
+        if reader.complete:
+            self._finish(out, origin)
+            return
+        if out:
+            carriage.connection.write(self._framed(out))
+        if reader.failed:
+            log.warning("an answer is cut: %s (exchange %s)", reader.failed, carriage.exchange.id)
+            carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
+        elif carriage.connection.writable:
+            carriage.connection.deadline = carriage.lane.now + self._idle
+
+    def _finish(self, out: bytes, origin: Origin) -> None:
+        carriage, delivery = self.carriage, self._delivery
+        assert delivery is not None
+        trailers = merge_trailers(origin.reader.trailers)
+        end = self._framed(out)
+        if self._chunked:
+            end += last_chunk(trailers.fields if trailers else None)
+        if end:
+            carriage.connection.write(end)
+        delivery.complete()
+        for sink in self._sinks:
+            sink.close(complete=True, trailers=trailers)
+        self._sinks = ()
+        carriage.end()
+
+    def _through_events(self, data: bytes, *, complete: bool) -> bytes:
+        """The events in `data`, transformed; what belongs to no event passes as it is."""
+        parser, carriage = self._parser, self.carriage
+        assert parser is not None
+        for sink in self._sinks:
+            sink.write(data)
+        if self._decoder is not None and data:
+            try:
+                data = self._decoder.feed(data, DECODED)
+            except OverflowError:
+                raise ValueError("it decodes to too much") from None
+        items = parser.feed(data)
+        if complete:
+            items += parser.end()
+        out: list[bytes] = []
+        for item in items:
+            if isinstance(item, bytes):
+                out.append(item)
+            else:
+                out.extend(self._encode(self._transform(item)))
+        if complete and self._codec is not None:
+            last = self._codec.decode_end(carriage.exchange)
+            for event in _sequence(last):
+                out.extend(self._encode(carriage.pipeline.event(carriage.exchange, event)))
+        sent = b"".join(out)
+        carriage.exchange.bytes_out += len(sent)
+        return sent
+
+    def _transform(self, event: SseEvent) -> Sequence[Event]:
+        exchange, pipeline = self.carriage.exchange, self.carriage.pipeline
+        if self._codec is None:
+            return pipeline.event(exchange, event)
+        try:
+            decoded = self._codec.decode_event(exchange, event)
+        except Exception:
+            log.exception("the codec failed on an event (exchange %s)", exchange.id)
+            raise StreamCut(errors.PLUGIN_TRANSFORM_FAILED.denial()) from None
+        return [
+            out
+            for one in _sequence(event if decoded is None else decoded)
+            for out in pipeline.event(exchange, one)
+        ]
+
+    @staticmethod
+    def _encode(events: Sequence[Event]) -> list[bytes]:
+        return [event.encode() for event in events if isinstance(event, SseEvent)]
+
+    # -- ends and pressure ----------------------------------------------------------------------
+
+    def cut(self, denial: Denial) -> None:
+        """End what has begun so that nobody takes it for whole."""
+        carriage = self.carriage
+        if self.events and not self._silent:
+            event = orjson.dumps(
+                {
+                    "error": {
+                        "code": denial.code,
+                        "message": denial.message,
+                        "request_id": carriage.exchange.id,
+                    }
+                }
+            )
+            carriage.connection.write(self._framed(b"event: error\ndata: " + event + b"\n\n"))
+        self.close_sinks(complete=False)
+        carriage.connection.last = True
+
+    def close_sinks(self, *, complete: bool) -> None:
+        """Tell the sinks how the body ended."""
+        sinks, self._sinks = self._sinks, ()
+        for sink in sinks:
+            sink.close(complete=complete, trailers=None)
+
+    def client_full(self) -> None:
+        """The client takes no more for now."""
+        origin = self._origin
+        if origin is not None and origin.transport is not None and not origin.reader.complete:
+            origin.transport.pause_reading()
+            origin.paused = True
+            self.carriage.connection.deadline = NEVER
+
+    def client_ready(self) -> None:
+        """The client takes more again."""
+        origin = self._origin
+        if origin is not None and origin.transport is not None and origin.paused:
+            origin.paused = False
+            origin.transport.resume_reading()
+            self.carriage.connection.deadline = self.carriage.lane.now + self._idle
+
+
+def _sequence(events: Event | Sequence[Event] | None) -> Sequence[Event]:
+    if events is None:
+        return ()
+    return (events,) if isinstance(events, SseEvent | WsMessage) else events
