@@ -114,6 +114,11 @@ class SseEvent:
         self._raw = raw
         self._origin = (data, event, id)
 
+    @property
+    def changed(self) -> bool:
+        """Whether it differs from what came over the wire; True where it did not come so."""
+        return self._raw is None or (self.data, self.event, self.id) != self._origin
+
     def encode(self) -> bytes:
         """The event in wire form, blank line included."""
         if self._raw is not None and (self.data, self.event, self.id) == self._origin:
@@ -123,7 +128,8 @@ class SseEvent:
             lines.append(f"event: {self.event}\n")
         if self.id is not None:
             lines.append(f"id: {self.id}\n")
-        lines.extend(f"data: {line}\n" for line in self.data.split("\n"))
+        data = self.data.replace("\r\n", "\n").replace("\r", "\n")  # CR ends a line as well
+        lines.extend(f"data: {line}\n" for line in data.split("\n"))
         lines.append("\n")
         return "".join(lines).encode()
 

@@ -89,7 +89,7 @@ class Addon:
             counters=counters,
             shadow=self.mode == "shadow",
         )
-        if self.mode == "shadow" and hook != "cache_store":
+        if self.mode == "shadow":
             step.call = shadowed(step, fn)
         elif hook in ("transform_request", "transform_response"):
             step.call = checked(hook, fn, is_async)

@@ -42,6 +42,9 @@ async def drive[T](
         return await coro
     finally:
         deadline.cancel()
+        if exchange.expired:  # a hook swallowed the cancellation: it is over all the same
+            exchange.expired = False
+            task.uncancel()
 
 
 class Deadline:
@@ -62,6 +65,8 @@ class Deadline:
         self._handle = loop.call_later(seconds, self._expire)
 
     def _expire(self) -> None:
+        if self._exchange.expired:
+            self._task.uncancel()  # the one before was swallowed
         self._exchange.expired = True
         self._task.cancel()
         self._handle = self._loop.call_later(AGAIN, self._expire)

@@ -38,6 +38,10 @@ class InvalidOutput(Exception):
         return cls(f"returned {type(result).__name__}")
 
 
+class HookExpired(Exception):
+    """Stands for the cancellation of an async hook that hung until the deadline."""
+
+
 class BreakerOpen(Exception):
     """Raised in place of a hook that timed out too often."""
 
@@ -65,7 +69,7 @@ class Breaker:
         """Note a failure; True where it is a timeout."""
         if isinstance(error, BreakerOpen):
             return True
-        if not isinstance(error, HookBlocked | asyncio.CancelledError):
+        if not isinstance(error, HookBlocked | HookExpired):
             return False
         now = time.monotonic()
         self._recent = [t for t in self._recent if now - t < WINDOW]
@@ -92,7 +96,7 @@ class Breaker:
 
 def report(step: Step, error: BaseException, exchange: Exchange) -> None:
     """One log line and one count that name the addon, the hook and what went wrong."""
-    timed_out = isinstance(error, HookBlocked | BreakerOpen | asyncio.CancelledError)
+    timed_out = isinstance(error, HookBlocked | HookExpired | BreakerOpen)
     step.counters.add("hook_timeouts_total" if timed_out else "hook_failures_total")
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

@@ -96,6 +96,10 @@ def guarded(coro: Coroutine[Any, Any, Any], step: Step) -> Generator[Any, Any, A
             yielded = coro.send(result) if error is None else coro.throw(error)
         except StopIteration as stop:
             return stop.value
+        except GeneratorExit:
+            if isinstance(error, GeneratorExit):
+                raise  # this very coroutine is being closed
+            raise RuntimeError("the hook raised GeneratorExit") from None
         finally:
             watch.step = None
         result, error = None, None

@@ -20,7 +20,7 @@ from tidegate.api.exchange import Exchange
 from tidegate.api.plugin import AddonContext, Counters, Plugin
 
 from .addon import Addon
-from .faults import report
+from .faults import InvalidOutput, report
 from .guard import guarded, watch
 from .pipeline import Pipeline
 from .problems import ConfigError, Problem
@@ -153,7 +153,8 @@ class Runtime:
         for position, entry in enumerate(settings.addons):
             plugin: Plugin[Any] | None = None
             signature = digest(entry)
-            if entry.mode != "off" and entry.active:
+            mode = entry.mode if entry.active else "off"
+            if mode != "off":
                 old = _addon(previous, entry.name)
                 if old is not None and old.digest == signature and old.instance is not None:
                     plugin = old.instance
@@ -169,15 +170,13 @@ class Runtime:
                     fresh.append((entry.name, plugin, replaces))
                     generation.instances[entry.name] = Instance(plugin)
                 hooks.register(entry.name, plugin)
-            elif not entry.active:
-                continue
             try:
                 generation.addons.append(
                     Addon(
                         entry.name,
                         entry.use,
                         plugin,
-                        mode=entry.mode,
+                        mode=mode,
                         scope=entry.scope,
                         on_error=entry.on_error,
                         position=position,
@@ -274,7 +273,10 @@ class Runtime:
                     result = step.call(exchange)
                     watch.step = None
                     if step.is_async:
-                        await asyncio.wait_for(guarded(result, step), STARTUP)
+                        async with asyncio.timeout(STARTUP):
+                            result = await guarded(result, step)
+                    if result is not None:
+                        raise InvalidOutput.type_of(result)
                 except BaseException as error:
                     watch.step = None
                     if _cancelled():
@@ -333,5 +335,7 @@ async def shut_down(name: str, plugin: Plugin[Any]) -> None:
             result = shutdown()
             if isinstance(result, Awaitable):
                 await result
-    except Exception:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or _cancelled():
+            raise
         log.exception("addon %s failed in shutdown", name)

@@ -7,13 +7,13 @@ compares every attribute with the ordinary constructor.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from mitmproxy import http
 from mitmproxy.net.http import status_codes
 
-from tidegate.api.types import Denial
+from tidegate.api.types import Denial, Event, WsMessage
 
 from .faults import InvalidOutput
 
@@ -102,7 +102,8 @@ def copy_request(request: http.Request) -> http.Request:
         data.timestamp_start,
         data.http_version,
     )
-    copy.data.trailers = data.trailers
+    if data.trailers is not None:
+        copy.data.trailers = make_headers(data.trailers.fields)
     return copy
 
 
@@ -117,12 +118,14 @@ def copy_response(response: http.Response) -> http.Response:
         data.timestamp_start,
         data.http_version,
     )
-    copy.data.trailers = data.trailers
+    if data.trailers is not None:
+        copy.data.trailers = make_headers(data.trailers.fields)
     return copy
 
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(rb"[^\x00\r\n]*")
+_BREAK: Final = re.compile(r"[\r\n\0]")
 _TARGET: Final = re.compile(rb"[/*][\x21-\x7e\x80-\xff]*")
 
 
@@ -153,6 +156,21 @@ def check_response(response: http.Response | None) -> None:
     check_fields(response.headers.fields)
     if not 200 <= response.data.status_code <= 599:
         raise InvalidOutput(f"left status {response.data.status_code}")
+
+
+def check_event(event: object, original: Event) -> None:
+    """Raise InvalidOutput where a transform left an event that can't be sent as one."""
+    if not isinstance(event, type(original)):
+        raise InvalidOutput(f"returned {type(event).__name__} for {type(original).__name__}")
+    if isinstance(event, WsMessage):
+        if not isinstance(event.content, bytes):
+            raise InvalidOutput(f"left {type(event.content).__name__} as a message's content")
+    elif event.changed:
+        fields: list[Any] = [event.data, event.event, "" if event.id is None else event.id]
+        if not all(isinstance(value, str) for value in fields):
+            raise InvalidOutput("left an event whose fields are not text")
+        if any(_BREAK.search(value) for value in fields[1:]):
+            raise InvalidOutput("left a line end in the name or id of an event")
 
 
 def error_response(denial: Denial, request_id: str, timestamp: float) -> http.Response:

@@ -31,12 +31,14 @@ from mitmproxy import http
 
 from tidegate.api import errors
 from tidegate.api.exchange import Exchange
-from tidegate.api.types import BodySink, Denial, Event, Principal, SseEvent, WsMessage
+from tidegate.api.types import BodySink, Denial, Event, Principal
 from tidegate.api.upstream import Upstream
 
-from .faults import InvalidOutput, StreamCut, report
+from .faults import HookExpired, InvalidOutput, StreamCut, report
 from .guard import guarded, watch
+from .messages import check_event, check_fields, check_response
 from .redact import strip_credentials
+from .shadow import note_failure
 from .step import CORE, SafeSink, Step
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Pipeline:
     """The compiled hooks of one scope. Immutable; an exchange keeps the one it started with."""
 
     __slots__ = (
+        "_after",
         "anonymous",
         "body_at",
         "events",
@@ -90,11 +93,12 @@ class Pipeline:
             [Step("route", "core", self._require_upstream)],
         ]
         steps: list[Step] = []
+        after: list[int] = []
         for group in groups:
-            for step in group:
-                step.after = len(steps) + len(group)
             steps.extend(group)
+            after.extend([len(steps)] * len(group))
         self.steps = tuple(steps)
+        self._after = tuple(after)  # per step, the index of the first one after its phase
 
         backwards = compiled[::-1]
         self.stored_at = 0
@@ -139,7 +143,20 @@ class Pipeline:
                         self.gather_response = "always" if redactor else "bodies"
         self.request_limit = min(request, default=0)
         self.response_limit = min(response, default=0)
-        self.body_at = next((i for i, s in enumerate(self.steps) if s in readers), len(self.steps))
+        # Where the first result counts, a jump over the rest of the phase must not skip the
+        # place where the body comes: then it comes before the whole phase.
+        self.body_at = next(
+            (
+                i
+                for i, step in enumerate(self.steps)
+                if step in readers
+                or (
+                    step.hook in ("authenticate", "route")
+                    and any(s in readers for s in self.steps[i : self._after[i]])
+                )
+            ),
+            len(self.steps),
+        )
 
     # -- request ------------------------------------------------------------------------------
 
@@ -165,7 +182,7 @@ class Pipeline:
                     if step.is_async:
                         mark.step = None
                         result = await guarded(result, step)
-                    i = i + 1 if result is None else self._settle(step, exchange, result) or i + 1
+                    i = i + 1 if result is None else self._settle(i, step, exchange, result)
                 mark.step = None
                 return i != STOP
             except BaseException as error:
@@ -175,25 +192,28 @@ class Pipeline:
                     return False
                 i += 1
 
-    def _settle(self, step: Step, exchange: Exchange, result: object) -> int:
-        """Apply what a hook returned; the index of the next step, 0 for the one after, or STOP."""
+    def _settle(self, i: int, step: Step, exchange: Exchange, result: object) -> int:
+        """Apply what the hook of step `i` returned; the index of the next step, or STOP."""
         if not isinstance(result, step.rule.returns):
             raise InvalidOutput.type_of(result)
         if isinstance(result, Principal):
             exchange.principal = result
-            return step.after
+            return self._after[i]
         if isinstance(result, Upstream):
             exchange.upstream = result
-            return step.after
+            return self._after[i]
         if isinstance(result, Denial):
+            if result.headers:
+                check_fields(tuple((n.encode(), v.encode()) for n, v in result.headers))
             exchange.denial = result
         elif isinstance(result, http.Response):
+            check_response(result)
             exchange.response = result
             exchange.from_cache = step.hook == "cache_lookup"
             exchange.answered_by = step
         else:
             exchange.sinks = (*exchange.sinks, SafeSink(cast(BodySink, result), step, exchange))
-            return 0
+            return i + 1
         return STOP
 
     def _admit(self, exchange: Exchange) -> Denial | None:
@@ -249,13 +269,12 @@ class Pipeline:
                     result = step.call(exchange, one)
                     watch.step = None
                     if result is None:
-                        out.append(one)
-                    elif isinstance(result, SseEvent | WsMessage):
-                        out.append(result)
-                    elif isinstance(result, list | tuple):
-                        out.extend(cast("Sequence[Event]", result))
-                    else:
-                        raise InvalidOutput.type_of(result)
+                        result = (one,)
+                    elif not isinstance(result, list | tuple):
+                        result = (result,)
+                    for new in result:
+                        check_event(new, one)
+                    out.extend(result)
                 except BaseException as error:
                     watch.step = None
                     denial = self._failed(step, exchange, error)
@@ -277,10 +296,16 @@ class Pipeline:
                 outcome = "failed" if exchange.failed_addon or exchange.attempts else "denied"
         exchange.outcome = outcome
         exchange.ended = time.monotonic()
+        if exchange.credentials and exchange.principal is None:
+            strip_credentials(exchange)  # it may have ended before `_admit` did so
         for settle in reversed(exchange.endings):
             try:
+                watch.step = CORE
                 settle(exchange)
+                watch.step = None
             except BaseException as error:
+                watch.step = None
+                self.generation.runtime.counters.add("at_end_failures_total")
                 report(CORE, error, exchange)
         self.generation.ended(self, exchange)
 
@@ -293,9 +318,14 @@ class Pipeline:
                     raise error
                 task.uncancel()
                 exchange.expired = False
+                error = HookExpired("hung until the deadline")
+        elif isinstance(error, GeneratorExit) and step.is_async:
+            raise error  # the carrier has closed this coroutine
         timed_out = step.breaker.failed(step, error)
         report(step, error, exchange)
         rule = step.rule
+        if step.shadow:
+            note_failure(step, exchange, error)
         if not rule.gate or step.shadow or step.on_error == "skip":
             return None
         exchange.failed_addon = step.addon

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 import pluggy
@@ -77,7 +77,7 @@ def _checked(
     if problems:
         raise ConfigError([Problem(p.code, p.message, source.file, source.line(path), p.hint)
                            for p in problems])  # fmt: skip
-    return found  # type: ignore[no-any-return]
+    return cast(type[Plugin[Any]], found)
 
 
 def check_class(found: object, name: str) -> list[Problem]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tidegate.api import errors
 from tidegate.api.exchange import Exchange, Shadow
-from tidegate.api.types import Denial, Event, Principal, SseEvent, WsMessage
+from tidegate.api.types import BodySink, Denial, Event, Principal, SseEvent, WsMessage
 from tidegate.api.upstream import Upstream
 
 from .messages import copy_request, copy_response
@@ -25,19 +25,30 @@ def shadowed(step: Step, fn: Call) -> Call:
     """The hook of an addon in shadow mode, made harmless."""
     if step.hook == "transform_event":
         return lambda exchange, event: _on_event(step, fn, exchange, event)
+    stores = step.hook == "cache_store"  # a sink changes nothing: it may fill its cache
     if step.is_async:
 
-        async def call_async(exchange: Exchange) -> None:
+        async def call_async(exchange: Exchange) -> object:
             copy = shadow_of(exchange)
-            _note(step, exchange, copy, await fn(copy))
+            result = await fn(copy)
+            _note(step, exchange, copy, result)
+            return result if stores else None
 
         return call_async
 
-    def call(exchange: Exchange) -> None:
+    def call(exchange: Exchange) -> object:
         copy = shadow_of(exchange)
-        _note(step, exchange, copy, fn(copy))
+        result = fn(copy)
+        _note(step, exchange, copy, result)
+        return result if stores else None
 
     return call
+
+
+def note_failure(step: Step, exchange: Exchange, error: BaseException) -> None:
+    """Record that the hook of a shadow addon failed: in enforce mode it would have ended it."""
+    if not any(s.addon == step.addon and s.decision == "fail" for s in exchange.shadows):
+        _record(step, exchange, "fail", f"{step.hook}: {type(error).__name__}")
 
 
 def _note(step: Step, exchange: Exchange, copy: Exchange, result: object) -> None:
@@ -95,6 +106,9 @@ def shadow_of(exchange: Exchange) -> Exchange:
     copy.upstream = exchange.upstream
     copy.credentials = exchange.credentials
     copy._stash = exchange.stash
+    copy.attempts = list(exchange.attempts)
+    copy.notes = dict(exchange.notes)
+    copy.from_cache = exchange.from_cache
     copy.bytes_in = exchange.bytes_in
     return copy
 
@@ -111,6 +125,8 @@ def decisions(exchange: Exchange, copy: Exchange, result: object) -> list[tuple[
             out.append(("authenticate", result.id))
         case Upstream():
             out.append(("route", result.name))
+        case BodySink():
+            out.append(("store", ""))
         case _ if hasattr(result, "status_code"):
             out.append(("answer", str(result.status_code)))
         case _:

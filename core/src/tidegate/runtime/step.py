@@ -57,7 +57,6 @@ class Step:
 
     __slots__ = (
         "addon",
-        "after",
         "breaker",
         "call",
         "counters",
@@ -93,8 +92,6 @@ class Step:
         self.counters = counters or Counters()
         self.shadow = shadow
         self.rule = RULES[hook]
-        self.after = 0
-        """Index of the first step after this hook's phase."""
 
     def __repr__(self) -> str:
         return f"<Step {self.addon}.{self.hook}>"

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_asyncio import fixture as async_fixture
+
     from tidegate.api import Exchange
 
     from .clock import Clock
     from .gateway import Gateway
     from .upstream import ScriptedUpstream
-
-async_fixture: Any
-try:
-    from pytest_asyncio import fixture as async_fixture
-except ImportError:  # a project without async tests: the async fixtures are of no use there
-    async_fixture = pytest.fixture
+else:
+    try:
+        from pytest_asyncio import fixture as async_fixture
+    except ImportError:  # a project without async tests has no use for the async fixtures
+        async_fixture = pytest.fixture
 
 
 @pytest.fixture
