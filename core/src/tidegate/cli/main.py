@@ -142,6 +142,32 @@ def plugins(
     )
 
 
+@app.command(
+    epilog="Examples: tidegate new-plugin auth-corp · tidegate new-plugin opening-hours "
+    "--kind authorize --dist acme-opening-hours"
+)
+def new_plugin(
+    name: Annotated[
+        str, typer.Argument(help="<kind>-<what>, such as auth-corp, or any name with --kind.")
+    ],
+    kind: Annotated[
+        str,
+        typer.Option(help="auth, authorize, cache, transform, event, log or route."),
+    ] = "",
+    dir: Annotated[
+        Path | None, typer.Option(help="Where to make its folder. Default: the current one.")
+    ] = None,
+    dist: Annotated[
+        str, typer.Option(help="The distribution's name. Default: tidegate-NAME.")
+    ] = "",
+    json: AsJson = False,
+) -> None:
+    """Make a package for a plugin: code, tests, README, ready to be built."""
+    from .new_plugin import new_plugin as run
+
+    run(name, kind, dir, dist, as_json=json)
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
@@ -161,7 +187,8 @@ def add_verbs_of_addons(verb: str) -> None:
 
     The configuration is the one that TIDEGATE_CONFIG, TIDEGATE_DEPLOYMENT and TIDEGATE_STATE name.
     """
-    core = [command.callback.__name__ for command in app.registered_commands if command.callback]
+    commands = [c.callback.__name__ for c in app.registered_commands if c.callback]
+    core = [name.replace("_", "-") for name in commands]
     if not verb or verb.startswith("-") or verb in core:
         return
     from tidegate.runtime.problems import ConfigError, nearest
