@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tidegate.api.match
 from tidegate.api import Match, NotAllowed, RouteEntry, RouteTable
 
 
@@ -128,6 +130,12 @@ def test_an_entry_that_makes_no_sense_is_refused(entry, complaint):
 
 def test_an_empty_table_matches_nothing():
     assert RouteTable[str]([]).match("a", "/", "GET") is None
+
+
+def test_the_example_of_the_module_is_true():
+    result = doctest.testmod(tidegate.api.match)
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 # -- the model ----------------------------------------------------------------------------------
