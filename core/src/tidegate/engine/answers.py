@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from random import getrandbits
+from typing import cast
 
 from mitmproxy import http
+from mitmproxy.net.http import http1
 
 from tidegate.api.exchange import Exchange
 from tidegate.api.types import Denial
@@ -22,6 +24,11 @@ def envelope(denial: Denial, request_id: str = "") -> http.Response:
         (b"connection", b"close"),
     )
     return response
+
+
+def wire(response: http.Response) -> bytes:
+    """A response in HTTP/1.1."""
+    return cast(bytes, http1.assemble_response(response))  # type: ignore[no-untyped-call]
 
 
 def whole(exchange: Exchange, response: http.Response, *, close: bool) -> http.Response:

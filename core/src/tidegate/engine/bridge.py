@@ -43,11 +43,27 @@ class Bridge:
         self.master = master
         self.active = 0
         self.draining = False
+        self.drained = asyncio.Event()
         self.proxies = TrustedProxies(master.gateway.trusted_proxies)
 
     def reconfigure(self) -> None:
         """Take new settings over, for exchanges that begin now."""
         self.proxies = TrustedProxies(self.master.gateway.trusted_proxies)
+
+    def closed(self) -> None:
+        """A call is over."""
+        self.active -= 1
+        if self.draining and not self.active:
+            self.drained.set()
+
+    def drain(self) -> None:
+        """From now on answers say that the connection closes; `drained` is set after the last."""
+        self.draining = True
+        for handler in self.master.handlers:
+            for call in handler.calls:
+                call.close = True
+        if not self.active:
+            self.drained.set()
 
     # -- hooks --------------------------------------------------------------------------------
 
@@ -176,7 +192,8 @@ class Bridge:
         client = handler.peer
         if client is None:
             conn = handler.client
-            address, port = conn.peername[:2] if conn.peername else ("", 0)
+            assert conn.peername
+            address, port = conn.peername[:2]
             client = handler.peer = Client(
                 address,
                 port,

@@ -56,7 +56,7 @@ class LeafStore(certs.CertStore):
         organization: str | None = None,
         crl_url: str | None = None,
     ) -> certs.CertStoreEntry:
-        """The certificate to show for these names. `crl_url` is not used: it outlives no CRL."""
+        """The certificate to show for these names. `crl_url` is not used: they live too short."""
         names = tuple(sans)
         asked = [n for n in (commonname, *(str(n.value) for n in names)) if n]
         for form in (form for name in asked for form in self.asterisk_forms(name)):

@@ -231,7 +231,7 @@ class Call:
             return
         self.finished = True
         self.handler.calls.discard(self)
-        self.handler.bridge.active -= 1
+        self.handler.bridge.closed()
         if self.relay is not None:
             self.relay.close(complete=False)  # where it ended well, it is closed already
         self.end_attempt()

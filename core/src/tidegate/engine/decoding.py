@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import brotli
+import brotli  # type: ignore[import-untyped]
 import zstandard
 from mitmproxy import http
 

@@ -6,13 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from socket import socket
 from typing import Any, Final
 
 from tidegate.runtime.lifecycle import Runtime
 from tidegate.runtime.settings import Settings
 
-from .handler import Handler
 from .master import Master
 
 log = logging.getLogger("tidegate.engine")
@@ -69,20 +69,23 @@ class Engine:
         master = self._master
         if master is None:
             return
-        master.bridge.draining = True
         await master.stop_servers()
-        deadline = time.monotonic() + seconds
+        master.bridge.drain()
         if self._lane is not None:
-            await self._lane.drain(seconds)
-        while master.bridge.active and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
-        if master.bridge.active:
-            log.warning("%d exchanges are cut by the end of the drain", master.bridge.active)
-            for handler in self._handlers(master):
-                handler.end_calls()
-            deadline = time.monotonic() + GRACE
-            while master.bridge.active and time.monotonic() < deadline:
-                await asyncio.sleep(0.02)
+            await asyncio.gather(self._lane.drain(seconds), self._drained(master, seconds))
+        else:
+            await self._drained(master, seconds)
+
+    @staticmethod
+    async def _drained(master: Master, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(master.bridge.drained.wait(), seconds)
+            return
+        log.warning("%d exchanges are cut by the end of the drain", master.bridge.active)
+        for handler in master.handlers:
+            handler.end_calls()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(master.bridge.drained.wait(), GRACE)
 
     async def stop(self) -> None:
         """Close everything."""
@@ -94,23 +97,21 @@ class Engine:
         if master is None:
             return
         await master.stop_servers()
-        for handler in self._handlers(master):
+        handlers = master.handlers
+        for handler in handlers:
             handler.close()
-        deadline = time.monotonic() + GRACE
-        while master.proxies.connections and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                for handler in handlers:
+                    await handler.gone.wait()
         await master.done()
 
     async def _sweep(self, master: Master) -> None:
         while True:
             await asyncio.sleep(TICK)
             now = time.monotonic()
-            for handler in self._handlers(master):
+            for handler in master.handlers:
                 try:
                     handler.check(now, draining=master.bridge.draining)
                 except Exception:
                     log.exception("a connection's deadlines could not be checked")
-
-    @staticmethod
-    def _handlers(master: Master) -> list[Handler]:
-        return [h for h in master.proxies.connections.values() if isinstance(h, Handler)]

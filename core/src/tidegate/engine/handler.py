@@ -15,7 +15,6 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from mitmproxy.connection import Connection, ConnectionState
-from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.server import ConnectionIO, TimeoutWatchdog
@@ -23,9 +22,10 @@ from mitmproxy.proxy.server import ConnectionIO, TimeoutWatchdog
 from tidegate.api import errors
 from tidegate.api.types import Client
 
-from .answers import envelope
+from .answers import envelope, wire
 from .call import Call
 from .layers import HttpLayer, Linger, Origin, Overdue
+from .loop import eager
 from .tls import upstream_context
 
 if TYPE_CHECKING:
@@ -57,11 +57,12 @@ class Handler(ProxyConnectionHandler):
     master: Master
 
     def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+        super().__init__(*args)  # type: ignore[no-untyped-call]
         self.timeout_watchdog = Idle()
         self.calls: set[Call] = set()
         self.idle_since = time.monotonic()
         self.head_since = 0.0
+        self.gone = asyncio.Event()
         self.certificate: bytes | None = None
         self.peer: Client | None = None
         self._events: deque[events.Event] = deque()
@@ -85,6 +86,7 @@ class Handler(ProxyConnectionHandler):
         finally:
             for call in tuple(self.calls):
                 call.leave()
+            self.gone.set()
 
     # -- events -------------------------------------------------------------------------------
 
@@ -124,7 +126,7 @@ class Handler(ProxyConnectionHandler):
                 self.log(command.message, command.level)
         elif isinstance(command, commands.OpenConnection):
             io = self.transports[command.connection] = ConnectionIO()
-            io.handler = asyncio.create_task(self.open_connection(command))
+            io.handler = eager(self.open_connection(command))
         elif isinstance(command, commands.ConnectionCommand):
             if command.connection in self.transports:
                 if isinstance(command, Linger):
@@ -141,7 +143,7 @@ class Handler(ProxyConnectionHandler):
         """Call a hook; only one that waits gets a task."""
         waiting = self.master.call(hook)
         if waiting is not None:
-            task = asyncio.create_task(self._await(waiting, hook))
+            task = eager(self._await(waiting, hook))
             self.master.keep(task)
         elif hook.blocking:
             self._events.append(events.HookCompleted(hook))
@@ -168,7 +170,7 @@ class Handler(ProxyConnectionHandler):
             denial = errors.INTERNAL_ERROR.denial()
             if writer is not None and not call.head_sent and self.client.alpn != b"h2":
                 call.head_sent = True
-                writer.write(http1.assemble_response(envelope(denial, call.exchange.id)))
+                writer.write(wire(envelope(denial, call.exchange.id)))
             call.failed(denial)
             call.finish("failed")
         for connection in tuple(self.transports):
@@ -255,7 +257,7 @@ class Handler(ProxyConnectionHandler):
         limits = self.master.gateway.deadlines
         if self.head_since and now - self.head_since > limits.head:
             io = self.transports[self.client]
-            raw = http1.assemble_response(envelope(errors.REQUEST_TIMEOUT.denial()))
+            raw = wire(envelope(errors.REQUEST_TIMEOUT.denial()))
             cast(asyncio.StreamWriter, io.writer).write(raw)
             self.close()
         elif draining or now - self.idle_since > limits.keepalive:

@@ -8,7 +8,6 @@ nobody asked for is an error; messages are built without the constructor that co
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any, Final
 
 import h11
@@ -16,9 +15,9 @@ from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.net.http import http1
 from mitmproxy.net.http.http1.read import _read_request_line, _read_response_line
-from mitmproxy.proxy import commands, events
+from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers.http import _http1
-from mitmproxy.proxy.layers.http._base import HttpCommand, ReceiveHttp
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestData,
@@ -38,13 +37,16 @@ from tidegate.api.types import Denial
 from tidegate.runtime.heads import merge_trailers
 from tidegate.runtime.messages import Fields, make_request, make_response
 
-from .answers import envelope
+from .answers import envelope, wire
 from .limits import limits
 
-type Commands = Iterator[commands.Command | HttpCommand]
+type Commands = layer.CommandGenerator[None]
 
 RESPONSE_HEAD: Final = 256 * 1024
 """Bytes that an upstream's head may have."""
+
+UNEXPECTED_UPGRADE: Final = "unexpected upgrade"
+"""What is wrong with an answer that is a 101 nobody asked for."""
 
 
 class Malformed(ValueError):
@@ -136,7 +138,7 @@ class Server(_http1.Http1Server):
 
     def refuse(self, denial: Denial) -> Commands:
         """Answer a head that never became an exchange, and close."""
-        yield commands.SendData(self.conn, http1.assemble_response(envelope(denial)))
+        yield commands.SendData(self.conn, wire(envelope(denial)))
         yield commands.CloseConnection(self.conn)
         self.state = self.done
 
@@ -147,7 +149,7 @@ class Server(_http1.Http1Server):
                 if isinstance(event, events.DataReceived):
                     part = self.body_reader(self.buf)
                 else:
-                    part = self.body_reader.read_eof()  # type: ignore[no-untyped-call]
+                    part = self.body_reader.read_eof()
             except h11.ProtocolError:
                 gone = not isinstance(event, events.DataReceived)
                 code = ErrorCode.CLIENT_DISCONNECTED if gone else ErrorCode.GENERIC_CLIENT_ERROR
@@ -186,7 +188,7 @@ class Server(_http1.Http1Server):
         if isinstance(event, ResponseProtocolError):
             if self.conn.state & ConnectionState.CAN_WRITE:
                 if self.response is None and event.code.http_status_code() is not None:
-                    raw = http1.assemble_response(envelope(errors.INTERNAL_ERROR.denial()))
+                    raw = wire(envelope(errors.INTERNAL_ERROR.denial()))
                     yield commands.SendData(self.conn, raw)
                 yield commands.CloseConnection(self.conn)
             return
@@ -225,7 +227,7 @@ class Client(_http1.Http1Client):
                 return
             status = response.data.status_code
             if status == 101 and "upgrade" not in self.request.headers:
-                yield from self.broken("unexpected upgrade", close=True)
+                yield from self.broken(UNEXPECTED_UPGRADE, close=True)
                 return
             if status >= 200 or status == 101:
                 break
@@ -252,7 +254,7 @@ class Client(_http1.Http1Client):
                 if isinstance(event, events.DataReceived):
                     part = self.body_reader(self.buf)
                 else:
-                    part = self.body_reader.read_eof()  # type: ignore[no-untyped-call]
+                    part = self.body_reader.read_eof()
             except h11.ProtocolError:
                 yield from self.broken("cut", close=True)
                 return

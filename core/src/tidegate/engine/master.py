@@ -60,9 +60,9 @@ class Master(mitmproxy.master.Master):
         self.bridge = Bridge(self)
         self.proxies = Proxies(self)
         self._tasks: set[asyncio.Task[Any]] = set()
-        addons: list[Any] = [core.Core(), self.proxies]
+        addons: list[Any] = [core.Core(), self.proxies, next_layer.NextLayer()]
         if settings.intercepts:
-            addons += [next_layer.NextLayer(), tlsconfig.TlsConfig()]
+            addons.append(tlsconfig.TlsConfig())
         self.addons.add(*addons)  # type: ignore[no-untyped-call]
         self.table = hook_table([*addons[1:], self.bridge])
 
@@ -81,7 +81,9 @@ class Master(mitmproxy.master.Master):
             hosts["allow_hosts"] += map(host_pattern, intercept.allow_hosts)
             hosts["ignore_hosts"] += map(host_pattern, intercept.ignore_hosts)
         try:
-            self.options.update(confdir=str(confdir), mode=self.proxies.modes(), **hosts, **OPTIONS)
+            self.options.update(  # type: ignore[no-untyped-call]
+                confdir=str(confdir), mode=self.proxies.modes(), **hosts, **OPTIONS
+            )
         except Exception as error:
             raise StartError(str(error)) from error
         if not await self.proxies.setup_servers():
@@ -95,6 +97,11 @@ class Master(mitmproxy.master.Master):
     async def stop_servers(self) -> None:
         """Close every port of ours."""
         await self.proxies.servers.update(())
+
+    @property
+    def handlers(self) -> list[Handler]:
+        """The open client connections."""
+        return cast("list[Handler]", list(self.proxies.connections.values()))
 
     # -- hooks --------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from mitmproxy import ctx
 from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.net.http import http1
 from mitmproxy.proxy import mode_servers, mode_specs
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
@@ -24,7 +23,7 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from tidegate.api import errors
 from tidegate.runtime.settings import Listener
 
-from .answers import envelope
+from .answers import envelope, wire
 from .handler import Handler
 from .layers import HttpLayer
 from .tls import listener_context
@@ -36,11 +35,11 @@ BACKLOG: Final = 1024
 
 
 @dataclass(frozen=True)
-class GatewayMode(mode_specs.ProxyMode):
+class GatewayMode(mode_specs.ProxyMode):  # type: ignore[no-untyped-call]
     """A listener of `[gateway]`; `data` is its name."""
 
     description = "gateway"
-    transport_protocol: Literal["tcp"] = "tcp"  # type: ignore[misc]
+    transport_protocol: Literal["tcp"] = "tcp"
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -53,7 +52,7 @@ class Proxies(Proxyserver):
     name = "proxyserver"
 
     def __init__(self, master: Master) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.master = master
         self.sockets: dict[str, list[socket.socket]] = {}
 
@@ -74,7 +73,9 @@ class Proxies(Proxyserver):
         return specs + [intercept.mode for intercept in self.master.settings.intercepts]
 
 
-class GatewayInstance(mode_servers.AsyncioServerInstance[GatewayMode]):
+class GatewayInstance(  # type: ignore[no-untyped-call]
+    mode_servers.AsyncioServerInstance[GatewayMode]
+):
     """Serves one gateway listener."""
 
     manager: Proxies
@@ -109,7 +110,7 @@ class GatewayInstance(mode_servers.AsyncioServerInstance[GatewayMode]):
             stream.close()
             return
         if len(self.manager.connections) >= master.gateway.limits.connections:
-            stream.write(http1.assemble_response(envelope(errors.OVERLOADED.denial())))
+            stream.write(wire(envelope(errors.OVERLOADED.denial())))
             stream.close()
             return
         handler = Handler(master, reader, stream, ctx.options, self.mode)
@@ -132,5 +133,5 @@ class GatewayInstance(mode_servers.AsyncioServerInstance[GatewayMode]):
         protocol = asyncio.StreamReaderProtocol(reader, self.handle_stream, loop=loop)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
-        # after `handle_stream` has begun: under eager tasks feeding first trips an assertion
+        # after `handle_stream` has begun
         loop.call_soon(reader.feed_data, data)

@@ -12,7 +12,8 @@ from tidegate.api.exchange import Exchange
 from tidegate.api.sse import SseParser
 from tidegate.api.types import Denial, SseEvent
 from tidegate.runtime.faults import StreamCut
-from tidegate.runtime.pipeline import Pipeline, SafeSink
+from tidegate.runtime.pipeline import Pipeline
+from tidegate.runtime.step import SafeSink
 
 from .decoding import Decoder, Undecodable
 

@@ -16,13 +16,7 @@ from mitmproxy import http
 from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers import http as mitm
-from mitmproxy.proxy.layers.http import (
-    HttpRequestHeadersHook,
-    HttpRequestHook,
-    HttpResponseHeadersHook,
-    HttpResponseHook,
-    SendHttp,
-)
+from mitmproxy.proxy.layers.http import SendHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestData,
@@ -35,6 +29,12 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
+from mitmproxy.proxy.layers.http._hooks import (
+    HttpRequestHeadersHook,
+    HttpRequestHook,
+    HttpResponseHeadersHook,
+    HttpResponseHook,
+)
 from mitmproxy.websocket import WebSocketData
 
 from tidegate.api import errors
@@ -44,6 +44,7 @@ from tidegate.runtime.messages import make_response
 
 from .answers import envelope
 from .call import CALL, UNREAD, Call
+from .http1 import UNEXPECTED_UPGRADE
 from .layers import GetOrigin, Linger, Origin, Overdue
 
 type Commands = layer.CommandGenerator[None]
@@ -120,7 +121,7 @@ class Stream(mitm.HttpStream):
             self.client_state = self.state_done
             if call.gathering:
                 self.flow.request.data.content = bytes(self.request_body_buf)
-                self.request_body_buf.clear()
+                self.request_body_buf.clear()  # type: ignore[no-untyped-call]
                 call.ready = False
                 yield HttpRequestHook(self.flow)
                 if self._left():
@@ -261,7 +262,7 @@ class Stream(mitm.HttpStream):
             flow.response.trailers = event.trailers
         else:
             flow.response.data.content = bytes(self.response_body_buf)
-            self.response_body_buf.clear()
+            self.response_body_buf.clear()  # type: ignore[no-untyped-call]
             trailers = flow.response.data.trailers
             if flow.response.data.status_code == 101:
                 flow.websocket = WebSocketData()
@@ -395,7 +396,9 @@ class Stream(mitm.HttpStream):
             call.retry()
             yield from self._send_request(fresh=True)
         else:
-            yield from self._fail(call.broken())
+            upgrade = event.message == UNEXPECTED_UPGRADE
+            code = errors.UNEXPECTED_UPGRADE if upgrade else errors.UPSTREAM_PROTOCOL_ERROR
+            yield from self._fail(code.denial())
 
     def _may_retry(self) -> bool:
         """An upstream closed an idle connection just as it was used again (RFC 9112 §9.3.1).

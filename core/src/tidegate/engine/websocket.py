@@ -7,7 +7,7 @@ from typing import Any
 
 from mitmproxy.proxy import layer
 from mitmproxy.proxy.layers import websocket as mitm
-from wsproto import events
+from wsproto import events as ws
 from wsproto.frame_protocol import CloseReason
 
 from tidegate.api.types import WsMessage
@@ -24,24 +24,24 @@ class Connection(mitm.WebsocketConnection):
     from_client = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        super().__init__(*args, **options)
         self._parts: list[bytes] = []
         self._size = 0
 
-    def events(self) -> Iterator[events.Event]:
+    def events(self) -> Iterator[ws.Event]:
         """What was received: whole messages, transformed; everything else as it is."""
         for event in super().events():
-            if isinstance(event, events.Message) and self.call is not None:
+            if isinstance(event, ws.Message) and self.call is not None:
                 yield from self._message(self.call, event)
             else:
                 yield event
 
-    def _message(self, call: Call, event: events.Message[Any]) -> Iterator[events.Event]:
+    def _message(self, call: Call, event: ws.Message[Any]) -> Iterator[ws.Event]:
         data = event.data.encode() if isinstance(event.data, str) else bytes(event.data)
         self._size += len(data)
         (call.received if self.from_client else call.sent)(len(data))
         if self._size > limits().gather:
-            yield events.CloseConnection(code=CloseReason.MESSAGE_TOO_BIG)
+            yield ws.CloseConnection(code=CloseReason.MESSAGE_TOO_BIG)
             return
         finished = event.message_finished
         if finished:
@@ -52,21 +52,21 @@ class Connection(mitm.WebsocketConnection):
         self._parts.append(data)
         if not finished:
             return
-        text = isinstance(event, events.TextMessage)
+        text = isinstance(event, ws.TextMessage)
         message = WsMessage(b"".join(self._parts), from_client=self.from_client, text=text)
         self._parts.clear()
         try:
             results = call.pipeline.event(call.exchange, message)
         except StreamCut as cut:
             call.failed(cut.denial)
-            yield events.CloseConnection(code=CloseReason.INTERNAL_ERROR, reason=cut.denial.code)
+            yield ws.CloseConnection(code=CloseReason.INTERNAL_ERROR, reason=cut.denial.code)
             return
         for result in results:
             assert isinstance(result, WsMessage)
             if result.text:
-                yield events.TextMessage(data=result.content.decode(errors="replace"))
+                yield ws.TextMessage(data=result.content.decode(errors="replace"))
             else:
-                yield events.BytesMessage(data=result.content)
+                yield ws.BytesMessage(data=result.content)
 
 
 class Layer(mitm.WebsocketLayer):
