@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
@@ -116,13 +116,13 @@ def compile_changes(changes: RequestChanges | ResponseChanges) -> Change | None:
     ]
     names = [*changes.set, *(name for name in changes.remove if "*" not in name)]
     exact = frozenset(name.lower().encode() for name in names)
-    globs = one_of(name for name in changes.remove if "*" in name)
+    taken = matcher([name.lower().encode() for name in changes.remove if "*" in name])
 
     def change(exchange: Exchange, fields: Fields) -> Fields:
         kept = [
             field
             for field in fields
-            if (name := field[0].lower()) not in exact and not (globs and matches(globs, name))
+            if (name := field[0].lower()) not in exact and (taken is None or not taken(name))
         ]
         kept += [(name, value(exchange)) for name, value in written]
         return tuple(kept)
@@ -130,12 +130,17 @@ def compile_changes(changes: RequestChanges | ResponseChanges) -> Change | None:
     return change
 
 
-def one_of(patterns: Iterable[str]) -> re.Pattern[bytes] | None:
-    """One expression for all patterns, or None where there are none."""
-    parts = [b".*".join(map(re.escape, p.lower().encode().split(b"*"))) for p in patterns]
-    return re.compile(b"|".join(parts)) if parts else None
+def matcher(patterns: list[bytes]) -> Callable[[bytes], bool] | None:
+    """Whether one of the patterns takes a field away; none takes a field of the connection."""
+    if not patterns:
+        return None
+    # Most patterns are prefixes, which are four times cheaper than an expression.
+    prefixes = tuple(p[:-1] for p in patterns if p.index(b"*") == len(p) - 1)
+    others = [p.split(b"*") for p in patterns if p[:-1] not in prefixes]
+    expression = re.compile(b"|".join(b".*".join(map(re.escape, parts)) for parts in others))
 
+    def taken(name: bytes) -> bool:
+        found = name.startswith(prefixes) or (others and expression.fullmatch(name))
+        return bool(found) and name.decode("latin-1") not in CARRIER_FIELDS
 
-def matches(globs: re.Pattern[bytes], name: bytes) -> bool:
-    """Whether a pattern takes this field away. None takes a field of the connection."""
-    return globs.fullmatch(name) is not None and name.decode("latin-1") not in CARRIER_FIELDS
+    return taken
