@@ -143,8 +143,9 @@ def test_an_addon_that_fails_to_start_stops_the_start(tidegate: Run, tmp_path: P
     )
     done = tidegate("up", "--json")
     assert done.returncode == 2
-    problems = [e for e in map(json.loads, done.stdout.splitlines()) if e["event"] == "error"]
-    assert problems[0]["problems"][0]["code"] == "startup_failed"
+    announced, error = map(json.loads, done.stdout.splitlines())
+    assert announced == {"event": "announced", "api_key": "tg_cli_test_key_0123456789"}
+    assert error["problems"][0]["code"] == "startup_failed"
     assert 'addons.toml:8: addon "answer": told to fail' in done.stderr
 
 
@@ -166,6 +167,7 @@ def test_people_are_welcomed_with_a_call_to_paste(env: dict[str, str], tmp_path:
             lines.append(line)
             if "Ctrl-C" in line:
                 break
+        assert process.poll() is None  # it is told while the node runs
         process.terminate()
         assert process.wait(30) == 0
     text = "".join(lines)

@@ -134,11 +134,6 @@ def policy(settings: Settings) -> list[Problem]:
     problems: list[Problem] = []
     if not settings.production:
         return problems
-    for entry, path in zip(settings.addons, settings.paths, strict=True):
-        if entry.use == "demo-upstream" and entry.mode != "off" and entry.active:
-            text = f'addon "{entry.name}": no demo upstream in production'
-            hint = 'switch it off there: mode = "off"'
-            problems.append(settings.source.problem("demo_in_production", text, path, hint))
     for index, intercept in enumerate(settings.intercepts):
         if not intercept.force:
             text = "no interception in production"

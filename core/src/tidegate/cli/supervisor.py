@@ -112,6 +112,10 @@ class Supervisor:
                 await self._stop.wait()
                 watching.cancel()
             await self._end()
+        except ConfigError:
+            if self.prepared.announcements:  # a key that was made is shown, now or never
+                self.tell({"event": "announced", **self.prepared.announcements})
+            raise
         finally:
             await self._close()
 

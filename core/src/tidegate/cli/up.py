@@ -37,7 +37,7 @@ class Options:
 def up(options: Options) -> None:
     """Run a node until it is told to stop. Raises ConfigError where it can't start."""
     logs.setup(options.log_level, options.log_format)
-    tell = tell_json if options.json else tell_nothing
+    tell = tell_json if options.json else tell_person
     try:
         source = find(
             options.config,
@@ -66,8 +66,12 @@ def tell_json(message: Message) -> None:
     sys.stdout.flush()
 
 
-def tell_nothing(_: Message) -> None:
-    """People read the log instead."""
+def tell_person(message: Message) -> None:
+    """People read the log; only what a start that failed leaves behind is for their eyes."""
+    if message["event"] == "announced":
+        for name, value in message.items():
+            if name != "event":
+                print(f"{name.replace('_', ' ')}: {value}", flush=True)
 
 
 # -- the welcome ------------------------------------------------------------------------------
@@ -80,6 +84,7 @@ def welcomer(source: Source) -> Callable[[supervisor.Started], None]:
         console = Console(highlight=False, soft_wrap=True)
         for line in welcome_lines(started, source):
             console.print(line)
+        sys.stdout.flush()
 
     return welcome
 
@@ -97,6 +102,8 @@ def welcome_lines(started: supervisor.Started, source: Source) -> list[Text]:
     rows = [("gateway", "  ".join(started.gateway)), ("answers", answers(started.settings))]
     if key is not None:
         rows.append(("API key", f"{key}   shown this once: keep it"))
+    elif asks_for_key(started.settings):
+        rows.append(("API key", "the one from before; `tidegate keys create NAME` makes another"))
     rows += [(name.replace("_", " "), value) for name, value in told.items()]
     rows += [("status", f"{started.status}/-/status"), ("state", str(started.state))]
     lines += [Text.assemble((f"  {name:<12}", "dim"), value) for name, value in rows]
@@ -125,9 +132,9 @@ def curl(started: supervisor.Started, key: str | None) -> list[str]:
     """A call to copy and paste."""
     base = started.gateway[0].replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
     lines = [f"curl -N {base}/v1/chat/completions \\"]
-    if any(e.use == "auth-key" and e.mode == "enforce" for e in started.settings.addons):
+    if key is not None or asks_for_key(started.settings):
         lines.append(f'  -H "Authorization: Bearer {key or "$TIDEGATE_API_KEY"}" \\')
-    model = model_name(started.settings)
+    model = started.announcements.get("model") or model_name(started.settings)
     lines.append('  -H "Content-Type: application/json" \\')
     lines.append(
         f'  -d \'{{"model": "{model}", "stream": true, '
@@ -136,13 +143,15 @@ def curl(started: supervisor.Started, key: str | None) -> list[str]:
     return lines
 
 
+def asks_for_key(settings: Settings) -> bool:
+    """Whether callers must show an API key."""
+    enforced = any(e.use == "auth-key" and e.mode == "enforce" for e in settings.addons)
+    return enforced and not settings.anonymous
+
+
 def model_name(settings: Settings) -> str:
-    """A model that the first route knows."""
+    """A model that providers know where a route comes first; the demo takes any name."""
     for entry in settings.addons:
-        if entry.mode == "off" or not entry.active:
-            continue
-        if entry.use == "local-model":
-            return "smollm2"
-        if entry.use.startswith("route-"):
+        if entry.mode != "off" and entry.active and entry.use.startswith("route-"):
             return "gpt-4o-mini"
     return "demo"

@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tidegate.engine import Engine, run
+from tidegate.engine.master import StartError
 from tidegate.runtime.guard import watch
 from tidegate.runtime.lifecycle import Generation, Host, Runtime
 from tidegate.runtime.problems import ConfigError, Problem
@@ -39,7 +41,7 @@ class Worker:
         self.sockets = {
             name: socket.socket(fileno=number) for name, number in start["sockets"].items()
         }
-        self.engine: Any = None
+        self.engine: Engine
         self.prepared: tuple[int, Settings, Generation] | None = None
         self.leaving = asyncio.Event()
         self.drain_seconds: float | None = None
@@ -49,7 +51,11 @@ class Worker:
         """Serve until told to leave, or until the supervisor is gone."""
         self.runtime.commit(await self.runtime.prepare(self.settings))
         self.engine = make_engine(self.runtime, self.settings)
-        await self.engine.start(self.sockets)
+        try:
+            await self.engine.start(self.sockets)
+        except (StartError, OSError) as error:  # a mode, or a certificate (ssl.SSLError)
+            await self.runtime.close()
+            raise ConfigError(Problem("listener_failed", str(error), self.settings.file)) from error
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.leaving.set)
         watch.start()
         self.channel.send({"event": "ready", "revision": self.revision})
@@ -141,16 +147,14 @@ class Worker:
         }
 
 
-def make_engine(runtime: Runtime, settings: Settings) -> Any:
-    """The carriers that the listeners ask for."""
-    import importlib
-
-    engine = importlib.import_module("tidegate.engine")
+def make_engine(runtime: Runtime, settings: Settings) -> Engine:
+    """The carriers that the listeners ask for. Must be called on the running loop."""
     carriers = {x.carrier or settings.gateway.carrier for x in settings.gateway.listen}
     if "lane" not in carriers:
-        return engine.Engine(runtime, settings)
-    lane = importlib.import_module("tidegate.lane")
-    return engine.Engine(runtime, settings, lane=lane.Lane(runtime, settings))
+        return Engine(runtime, settings)
+    from tidegate.lane import Lane
+
+    return Engine(runtime, settings, lane=Lane(runtime, settings))
 
 
 def resident_bytes() -> int:
@@ -193,10 +197,8 @@ def main() -> None:
     for name in ("SIGINT", "SIGHUP", "SIGUSR2"):  # a terminal sends them to the whole group
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     raise_file_limit()
-    import importlib
-
     end = socket.socket(fileno=int(sys.argv[1]))
-    sys.exit(importlib.import_module("tidegate.engine").run(lambda: main_async(end)))
+    sys.exit(run(lambda: main_async(end)))
 
 
 if __name__ == "__main__":
