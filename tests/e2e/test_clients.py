@@ -95,7 +95,9 @@ async def test_curl(fresh: Gateway) -> None:
     refused = await run("-o", "/dev/null", "-w", "%{http_code}", url, "-d", asked)
     assert refused == "401"
     # A body over 1 MiB makes curl ask first: Expect: 100-continue.
-    large = json.dumps({"model": "demo", "messages": [{"role": "user", "content": "a" * 1_500_000}]})
+    large = json.dumps(
+        {"model": "demo", "messages": [{"role": "user", "content": "a" * 1_500_000}]}
+    )
     process = await asyncio.create_subprocess_exec(
         curl, "-sS", "--max-time", "30", "-o", "/dev/null", "-w", "%{http_code}", url, *key,
         "-H", "Expect: 100-continue", "--data-binary", "@-",
@@ -134,7 +136,10 @@ async def test_a_browser(
         return body(b"", 404)
 
     upstream.handle(handle)  # type: ignore[arg-type]
-    config = f'[[addon]]\nuse = "route-static"\nroutes = [{{ path = "/", upstream = "{upstream.url}" }}]\n'
+    config = (
+        '[[addon]]\nuse = "route-static"\n'
+        f'routes = [{{ path = "/", upstream = "{upstream.url}" }}]\n'
+    )
     running = await gateway(config, carrier=carrier)
     process = await asyncio.create_subprocess_exec(
         chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
