@@ -1,7 +1,5 @@
 """A real language model on the CPU, without network."""
 
-from tidegate.api import Plugin
+from .plugin import LocalModel, LocalModelConfig
 
-
-class LocalModel(Plugin):
-    """A real language model on the CPU, without network."""
+__all__ = ["LocalModel", "LocalModelConfig"]
