@@ -19,6 +19,8 @@ from tidegate.runtime.lifecycle import Host, Runtime
 from tidegate.runtime.messages import make_request
 from tidegate.runtime.pipeline import strip_credentials
 from tidegate.runtime.settings import parse
+from tidegate.testing import make_exchange
+from tidegate.testing.contracts import AuthContract, PluginContract
 
 PEPPER = "a pepper of some length"
 
@@ -341,3 +343,31 @@ async def test_the_readmes_example_loads(tmp_path):
     assert exchange.denial.code == "invalid_api_key"
     pipeline.finish(exchange)
     await runtime.close()
+
+
+SECRETS = [new_key() for _ in range(3)]
+
+
+class TestPlugin(PluginContract):
+    name = "auth-key"
+
+
+class TestAuth(AuthContract):
+    name = "auth-key"
+
+    def options(self):
+        hashed = hash_key(PEPPER.encode(), SECRETS[0])
+        return {"pepper": PEPPER, "query": ["key"], "keys": [{"name": "dev", "hash": hashed}]}
+
+    def good_exchange(self):
+        return make_exchange(headers={"authorization": f"Bearer {SECRETS[0]}"})
+
+    def bad_exchanges(self):
+        return [
+            make_exchange(headers={"authorization": f"Bearer {SECRETS[1]}"}),
+            make_exchange(headers={"x-api-key": SECRETS[2][:-1] + "!"}),
+            make_exchange(url=f"http://api.test/?key={SECRETS[2]}"),
+        ]
+
+    def secrets(self):
+        return [secret[8:-1] for secret in SECRETS]

@@ -64,7 +64,7 @@ async def client(server, tmp_path):
 
 
 async def chat(client, **options):
-    options = {"model": "any-name", "messages": QUESTION, "temperature": 0, **options}
+    options = {"model": "any-name", "messages": QUESTION, **options}
     return await client.chat.completions.create(**options)
 
 

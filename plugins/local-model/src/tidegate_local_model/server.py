@@ -57,7 +57,7 @@ def parameters(xllamacpp: Any, options: argparse.Namespace) -> Any:
     params.cpuparams.n_threads = options.threads
     params.cpuparams_batch.n_threads = options.threads
     params.n_predict = 1024  # where the caller sets no limit: a small model may never stop
-    params.sampling.temp = 0.2  # it wanders off at llama.cpp's 0.8
+    params.sampling.temp = 0.0  # where the caller says nothing: at 0.8 so small a model wanders off
     params.cache_ram_mib = 64
     params.embedding = True
     params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
