@@ -43,19 +43,26 @@ def _upstream(exchange: Exchange) -> str | None:
 
 def _upstream_ms(exchange: Exchange) -> float | None:
     """The time of all attempts together."""
-    spent = [a.ended - a.started for a in exchange.attempts if a.ended]
-    return round(sum(spent) * 1000, 3) if spent else None
+    spent = 0.0
+    for attempt in exchange.attempts:
+        if attempt.ended:
+            spent += attempt.ended - attempt.started
+    return round(spent * 1000, 3) if spent else None
 
 
 def _shadows(exchange: Exchange) -> list[dict[str, str]] | None:
+    if not exchange.shadows:
+        return None
     return [
         {"addon": s.addon, "phase": s.phase, "decision": s.decision, "detail": s.detail}
         for s in exchange.shadows
-    ] or None
+    ]
 
 
 def query_names(exchange: Exchange) -> str | None:
     """The names of the query's parameters, joined by `&`, as they were sent."""
+    if b"?" not in exchange.request.data.path:
+        return None
     pairs = _pairs(exchange)
     return "&".join(_name(pair) for pair in pairs) if pairs else None
 
@@ -67,10 +74,7 @@ def query_masked(exchange: Exchange) -> str | None:
 
 
 def _pairs(exchange: Exchange) -> list[str]:
-    path = exchange.request.data.path
-    if b"?" not in path:
-        return []
-    query = path.partition(b"?")[2]
+    query = exchange.request.data.path.partition(b"?")[2]
     return [pair for pair in query.decode("latin-1").split("&") if pair]
 
 
