@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -50,7 +52,7 @@ def write_material(folder: Path, ours: tuple[x509.Certificate, ...]) -> Material
     store = pkcs12.serialize_java_truststore(
         [
             pkcs12.PKCS12Certificate(c, f"{i} {fingerprint(c)[:8]}".encode())
-            for i, c in enumerate(dict.fromkeys((*ours, *x509.load_pem_x509_certificates(roots))))
+            for i, c in enumerate(dict.fromkeys((*ours, *certificates_in(roots))))
         ],
         serialization.BestAvailableEncryption(PASSWORD.encode()),
     )
@@ -70,6 +72,16 @@ def system_roots() -> bytes:
             return Path(name).read_bytes()
     hint = "install ca-certificates"
     raise problem("trust_no_roots", "none of the known bundles exists", Path("/etc/ssl"), hint)
+
+
+def certificates_in(bundle: bytes) -> Iterator[x509.Certificate]:
+    """The certificates of a bundle; one that can't be read costs only itself."""
+    for pem in re.findall(
+        rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", bundle, re.S
+    ):
+        # Some old roots have a serial number that RFC 5280 does not allow.
+        with warnings.catch_warnings(action="ignore"), suppress(ValueError):
+            yield x509.load_pem_x509_certificate(pem)
 
 
 def write_public(path: Path, data: bytes) -> None:
@@ -175,7 +187,7 @@ def _apply(wanted: dict[str, bytes], root: Path, system: str) -> list[str]:
         hint = "needs root" if isinstance(error, PermissionError) else ""
         raise problem("trust_not_writable", str(error.strerror), local, hint) from None
     if changed:
-        _update(root)
+        _update(root, fresh=any(line.startswith("removed") for line in changed))
     return changed
 
 
@@ -193,13 +205,15 @@ def which_system(root: Path) -> str:
     raise problem("trust_unknown_system", text, release, hint)
 
 
-def _update(root: Path) -> None:
-    command = ["update-ca-certificates"]
+def _update(root: Path, *, fresh: bool) -> None:
+    # Without --fresh, Debian's leaves a dangling link for a certificate that is gone.
+    command = ["update-ca-certificates", *(["--fresh"] if fresh else [])]
     if root.resolve() != Path("/"):
         command = ["chroot", str(root), *command]
-    if shutil.which(command[0]) is None:  # /usr/sbin is not on every user's PATH
-        command[0] = f"/usr/sbin/{command[0]}"
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"  # not on every user's PATH
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}
+    )
     if done.returncode:
         text = f"{' '.join(command)}: {done.stderr.strip() or done.returncode}"
         raise problem("trust_tool_failed", text, root / LOCAL)
