@@ -208,5 +208,3 @@ async def test_the_deadline_is_gone_when_the_hooks_are_done():
         assert await driven(harness, exchange, seconds=0.05)
         await asyncio.sleep(0.15)
         assert not exchange.expired
-
-

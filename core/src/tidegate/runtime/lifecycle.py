@@ -20,13 +20,14 @@ from tidegate.api.exchange import Exchange
 from tidegate.api.plugin import AddonContext, Counters, Plugin
 
 from .addon import Addon
-from .faults import InvalidOutput, report
+from .faults import HookExpired, InvalidOutput, report
 from .guard import guarded, watch
 from .pipeline import Pipeline
 from .problems import ConfigError, Problem
 from .registry import Hooks, decode_config, digest, load_class
 from .scope import ScopeTable
 from .settings import Settings
+from .step import Step
 
 log = logging.getLogger("tidegate.lifecycle")
 
@@ -230,7 +231,7 @@ class Runtime:
         await self.flush()
         await self.current.close()
         while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.wait(self._tasks)
 
     async def flush(self) -> None:
         """Wait until every queued exchange has met its `log` hooks."""
@@ -268,25 +269,33 @@ class Runtime:
                 break
             pipeline, exchange = self._queue.popleft()
             for step in pipeline.logs:
-                try:
-                    watch.step = step
-                    result = step.call(exchange)
-                    watch.step = None
-                    if step.is_async:
-                        async with asyncio.timeout(STARTUP):
-                            result = await guarded(result, step)
-                    if result is not None:
-                        raise InvalidOutput.type_of(result)
-                except BaseException as error:
-                    watch.step = None
-                    if _cancelled():
-                        raise
-                    step.breaker.failed(step, error)
-                    report(step, error, exchange)
+                await run_log(step, exchange)
             pipeline.generation.release()
         self._draining = bool(self._queue)
         if self._draining:
             asyncio.get_running_loop().call_soon(self._next_batch)
+
+
+async def run_log(step: Step, exchange: Exchange) -> None:
+    """Run one `log` hook; what it raises is counted and told."""
+    limit: asyncio.Timeout | None = None
+    try:
+        watch.step = step
+        result = step.call(exchange)
+        watch.step = None
+        if step.is_async:
+            async with asyncio.timeout(STARTUP) as limit:
+                result = await guarded(result, step)
+        if result is not None:
+            raise InvalidOutput.type_of(result)
+    except BaseException as raised:
+        watch.step = None
+        if _cancelled():
+            raise
+        hung = limit is not None and limit.expired()
+        error = HookExpired(f"hung for {STARTUP:g} s") if hung else raised
+        step.breaker.failed(step, error)
+        report(step, error, exchange)
 
 
 def make_plugin(host: Host, settings: Settings, position: int) -> Plugin[Any]:

@@ -254,7 +254,7 @@ def parse(
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"line (\d+)", str(error))
-        line = int(found[1]) if found else 0
+        line = int(found[1]) if found else text.count("\n") + 1  # "at end of document"
         raise ConfigError(Problem("config_syntax", str(error), file, line)) from None
     problems: list[Problem] = []
     document, paths = overlay(document, deployment, source, problems)
