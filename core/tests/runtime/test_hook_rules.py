@@ -226,6 +226,7 @@ class Memory(Plugin):
     def cache_lookup(self, exchange):
         if self.kept is not None:
             return make_answer(200, "hit", [("x-trace", mark) for mark in self.kept])
+        return None
 
     @hook
     def cache_store(self, exchange):

@@ -89,7 +89,13 @@ def test_a_class_that_is_right_passes():
 
 # -- installed plugins ------------------------------------------------------------------------
 
-GOOD = "from tidegate.api import *\n\nclass Good(Plugin):\n    @hook\n    def log(self, exchange): ...\n"
+GOOD = """
+from tidegate.api import *
+
+class Good(Plugin):
+    @hook
+    def log(self, exchange): ...
+"""
 
 
 async def loaded(text: str, tmp_path) -> Runtime:
@@ -145,8 +151,7 @@ async def test_a_plugin_that_can_not_be_imported_is_a_problem(source, installed,
 
 
 async def test_a_misspelt_hook_refuses_to_load_with_the_addons_line(installed, tmp_path):
-    source = "from tidegate.api import *\n\nclass A(Plugin):\n    @hook\n    def logg(self, exchange): ...\n"
-    installed("tgtest-misspelt", source)
+    installed("tgtest-misspelt", GOOD.replace("def log(", "def logg("))
     with pytest.raises(ConfigError) as refused:
         await loaded('# why\n\n[[addon]]\nuse = "tgtest-misspelt"\n', tmp_path)
     (problem,) = refused.value.problems

@@ -55,7 +55,7 @@ def test_the_table_builds_once_for_each_set_of_scopes_that_turns_up():
 
 
 def test_a_table_without_scopes_builds_at_once():
-    table = ScopeTable([Scope(), Scope()], lambda matched: list(matched))
+    table = ScopeTable([Scope(), Scope()], list)
     assert table.match("g", "h", "/a", "GET") is table.match("g", "h", "/b", "POST")
     assert ScopeTable([], lambda matched: matched).match("g", "h", "/", "GET") == ()
 

@@ -13,7 +13,8 @@ BAD = [
     # (what, text, code, line, part of the message, part of the hint)
     ("syntax", '[gateway]\nlisten = "', "config_syntax", 2, "", ""),
     ("top level", "[gatway]\n", "unknown_key", 1, "gatway", "gateway"),
-    ("gateway key", "[gateway]\nanonymous = true\nworker = 2", "unknown_key", 3, "worker", "workers"),
+    ("gateway key", "[gateway]\nstatus = \":0\"\nworker = 2", "unknown_key", 3, "worker",
+     "workers"),
     ("value", '[gateway]\n\nworkers = "two"', "invalid_value", 3, "workers", ""),
     ("range", "[gateway]\nworkers = 0", "invalid_value", 2, "workers", ""),
     ("address", '[gateway]\nlisten = ["here"]', "invalid_value", 2, "address", ""),

@@ -46,29 +46,37 @@ class SseParser:
         held = len(self._buffer)
         buffer = self._buffer + chunk if held else chunk
         out: list[SseEvent | bytes] = []
-        only_lf = b"\r" not in buffer
-        size = len(buffer)
         start = 0
         scan = held - 2 if held > 2 else 0  # a block's end may have begun in the bytes held
-        while start < size:
-            if buffer[start] in b"\r\n":
-                blank = _LINE_ENDS.match(buffer, start)
-                assert blank is not None
-                out.append(blank[0])
-                start = scan = blank.end()
-                continue
+        only_lf = b"\r" not in buffer
+        while True:
             if only_lf:
                 end = buffer.find(b"\n\n", scan) + 2
             else:
                 found = _BLOCK_END.search(buffer, scan)
                 end = 1 if found is None else found.end()
-            if end == 1:
+            if (
+                end != 1
+                and only_lf
+                and buffer.startswith(b"data: ", start)
+                and buffer.find(b"\n", start) == end - 2
+            ):  # the ordinary event: one line of data
+                raw = buffer[start:end]
+                out.append(SseEvent(raw[6:-2].decode("utf-8", "replace"), raw=raw))
+                self._started = True
+            elif buffer.startswith((b"\n", b"\r"), start):
+                start = scan = self._blank(buffer, start, out)
+                continue
+            elif end == 1:
                 break
-            out.append(self._block(buffer[start:end]))
+            else:
+                out.append(self._block(buffer[start:end]))
+            if end - start > self._limit:
+                raise self._too_long()
             start = scan = end
         self._buffer = buffer[start:]
-        if size - start > self._limit:
-            raise ValueError(f"a server-sent event is longer than {self._limit} bytes")
+        if len(buffer) - start > self._limit:
+            raise self._too_long()
         return out
 
     def end(self) -> list[SseEvent | bytes]:
@@ -80,13 +88,19 @@ class SseParser:
         rest, self._buffer = self._buffer, b""
         return [self._block(rest)] if rest else []
 
+    def _blank(self, buffer: bytes, start: int, out: list[SseEvent | bytes]) -> int:
+        """Pass blank lines at the start of a block on; where they end."""
+        blank = _LINE_ENDS.match(buffer, start)
+        assert blank is not None
+        self._started = True
+        out.append(blank[0])
+        return blank.end()
+
+    def _too_long(self) -> ValueError:
+        return ValueError(f"a server-sent event is longer than {self._limit} bytes")
+
     def _block(self, raw: bytes) -> SseEvent | bytes:
         """The event of one block, or the block itself where it dispatches none."""
-        if len(raw) > self._limit:
-            raise ValueError(f"a server-sent event is longer than {self._limit} bytes")
-        if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
-            self._started = True
-            return SseEvent(raw[6:-2].decode("utf-8", "replace"), raw=raw)
         text = raw
         if not self._started:
             self._started = True
