@@ -50,7 +50,55 @@ def errors() -> str:
     )
 
 
-PAGES = {"errors.md": errors}
+RECIPES = {
+    "Business hours": "business_hours",
+    "A field for each team": "team_header",
+    "Personal data in header fields": "scrub_headers",
+    "A canary by cookie": "canary_cookie",
+    "Deny networks": "deny_cidr",
+    "Mask members of JSON": "mask_json",
+    "What it cost": "cost_header",
+    "Maintenance page": "maintenance",
+    "Signed requests": "sign_request",
+    "A/B by principal": "ab_principal",
+    "A cap on answers": "cap_response",
+    "Audit to a web hook": "audit_webhook",
+}
+"""Title and file of each recipe of the cookbook, in the order of the page."""
+
+
+def cookbook() -> str:
+    """`cookbook.md`: the policies in `cookbook/`, each with its `[[addon]]` table."""
+    config = (HERE / "cookbook/addons.toml").read_text(encoding="utf-8")
+    tables = dict(zip(RECIPES.values(), config.split("[[addon]]\n")[1:], strict=True))
+    lines = [
+        "# Cookbook",
+        "",
+        "Twelve policies to start from. Each is one file of at most 40 lines (blank ones not",
+        "counted), and runs in the tests as it stands here. To make one your own, let",
+        "`tidegate new-plugin` make a package, such as",
+        "",
+        "```sh",
+        "tidegate new-plugin business-hours --kind authorize",
+        "```",
+        "",
+        "put the recipe in place of its `plugin.py`, and name the class in its `__init__.py` and",
+        "`pyproject.toml`.",
+        "",
+        "[plugins.md](plugins.md) says what a hook may return and what happens when it fails.",
+        "",
+        *(f"- [{title}](cookbook/{name}.py)" for title, name in RECIPES.items()),
+    ]
+    for title, name in RECIPES.items():
+        code = (HERE / f"cookbook/{name}.py").read_text(encoding="utf-8")
+        summary, _, rest = code.removeprefix('"""').partition('"""')
+        table = f"[[addon]]\n{tables[name].rstrip()}"
+        lines += ["", f"## {title}", "", summary, "", "```toml", table, "```"]
+        lines += ["", "```python", rest.strip(), "```"]
+    return "\n".join([*lines, "", "Made from the code by `uv run python docs/build.py`.", ""])
+
+
+PAGES = {"errors.md": errors, "cookbook.md": cookbook}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

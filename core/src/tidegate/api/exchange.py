@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import orjson
 from mitmproxy import http
@@ -44,6 +44,10 @@ class Stash:
     def __getitem__[T](self, key: StashKey[T]) -> T:
         return cast(T, self._values[key])
 
+    @overload
+    def get[T](self, key: StashKey[T]) -> T | None: ...
+    @overload
+    def get[T](self, key: StashKey[T], default: T) -> T: ...
     def get[T](self, key: StashKey[T], default: T | None = None) -> T | None:
         return cast("T | None", self._values.get(key, default))
 
