@@ -34,13 +34,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tidegate.lane")
 
-SLICE: Final = 16 * 1024
-"""Bytes that are parsed at a time: bounds how many pipelined heads exist at once."""
 HELD: Final = 64 * 1024
 """Bytes that may wait behind the request in progress before reading is paused."""
 LINGER: Final = 2.0
 """Seconds for which a client that is still sending gets to read why it was refused."""
-LINGER_BYTES: Final = 1024 * 1024
+LINGER_BYTES: Final = 256 * 1024
 LINGERERS: Final = 256
 """Connections over the limit that may linger at a time."""
 PROBED: Final = 0.03
@@ -114,22 +112,19 @@ class ClientConnection(asyncio.Protocol):
         if self._lingering:
             self._discarded += len(data)
             if self._discarded > LINGER_BYTES:
-                self._abort()
-        elif carriage is not None and (carriage.incoming.complete or reader.requests):
+                self.hold_reading()
+        elif carriage is not None and carriage.incoming.complete:
             self._rest += data
             if len(self._rest) > HELD:
                 self.hold_reading()
-        elif self._rest or len(data) > SLICE:
-            self._rest += data
-            self._pump()
         elif carriage is not None:
-            reader.feed(data)
+            self._rest = reader.feed(data)
             carriage.body_arrived()
         else:
             if data.startswith(H2_PREFACE) and not reader.started:
                 self._refuse_h2()
                 return
-            reader.feed(data)
+            self._rest = reader.feed(data)
             self._pump()
 
     def eof_received(self) -> bool:
@@ -187,20 +182,20 @@ class ClientConnection(asyncio.Protocol):
             self._await_head()
 
     def _step(self) -> bool:
-        """One thing that can be done now; False where there is none."""
-        carriage, reader = self.carriage, self._reader
-        if carriage is None and reader.requests:
-            self._begin(reader.requests.popleft())
-            return True
-        if self._rest and (carriage is None or not carriage.incoming.complete):
-            piece, self._rest = self._rest[:SLICE], self._rest[SLICE:]
-            if reader.stopped:
-                return False
-            reader.feed(piece)
-            if carriage is not None:
-                carriage.body_arrived()
-            return True
-        return False
+        """Start the next request, if none is in progress; False where there is none."""
+        if self.carriage is not None:
+            return False
+        reader = self._reader
+        incoming = reader.take()
+        if incoming is None and self._rest:
+            self._rest = reader.feed(self._rest)
+            incoming = reader.take()
+        if incoming is None:
+            return False
+        if len(self._rest) <= HELD:
+            self.release_reading()
+        self._begin(incoming)
+        return True
 
     def _begin(self, incoming: Incoming) -> None:
         self._heading = False
@@ -257,7 +252,7 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = self.stall = self.total = NEVER
         self.lane.forget(self)
         self.transport = None
-        handover(Handover(self.listener, transport, head + self._reader.tail, self._client))
+        handover(Handover(self.listener, transport, head + self._rest, self._client))
 
     # -- answers --------------------------------------------------------------------------------
 
@@ -284,8 +279,9 @@ class ClientConnection(asyncio.Protocol):
             self.last
             or not incoming.keep_alive
             or not incoming.complete
+            or incoming.refusal is not None
             or self.lane.draining
-            or (self._half_closed and not self._rest and not self._reader.requests)
+            or (self._half_closed and not self._rest)
         ):
             self.last = True
             return CLOSE

@@ -97,7 +97,9 @@ class Carriage:
         self.pipeline = pipeline
         lane.active += 1
         length = incoming.length
-        if length is not None and length > lane.body_limit:
+        if incoming.refusal is not None:
+            self.fail(incoming.refusal.denial())
+        elif length is not None and length > lane.body_limit:
             self.fail(errors.BODY_TOO_LARGE.denial())
         elif lane.shedding:
             self.fail(errors.OVERLOADED.denial(retry_after=1.0))

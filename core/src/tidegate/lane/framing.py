@@ -2,8 +2,9 @@
 
 llhttp judges the bytes; what is sent is always written anew from its view. It refuses most of
 what request smuggling needs by itself (bare CR and LF, obs-fold, NUL, space before a colon, two
-lengths, a length beside a coding). What it lets pass and we don't is refused here: a coding
-other than `chunked` alone, a coding in HTTP/1.0, versions other than 1.0 and 1.1.
+lengths, a length beside a coding). What it lets pass and we don't is refused here and by the
+readers: a coding other than `chunked` alone, a coding in HTTP/1.0, request lines with more than
+two spaces or of another protocol, chunk extensions without end.
 """
 
 from __future__ import annotations

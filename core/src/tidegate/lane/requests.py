@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import re
 from typing import Final
 
 import httptools
@@ -18,6 +18,11 @@ _NOTABLE: Final = frozenset(
     {b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"http2-settings"}
 )
 _LENGTHS: Final = frozenset(map(len, _NOTABLE))
+_LINE: Final = re.compile(rb"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[01]\r\n")
+_LINE_START: Final = re.compile(rb"(?:[A-Z]{1,20}(?: [\x21-\x7e]*(?: [HTP/1.0]{0,8})?)?)?\r?")
+"""The beginning of a request line that may still become whole."""
+_LINE_REST: Final = 32
+"""Bytes that a request line has besides its target."""
 _CHUNK_COST: Final = 64
 """Bytes on the wire that a chunk's frame may cost, on average: floods of extensions are cut."""
 _CHUNK_SLACK: Final = 16 * 1024
@@ -72,21 +77,25 @@ class Incoming:
 
 
 class RequestReader:
-    """Parses one client connection. Requests whose head is complete wait in `requests`."""
+    """Parses one client connection, one request at a time.
+
+    llhttp gets its bytes in pieces that never reach over the end of a request, so that each
+    request line is at hand to be checked, and what is pipelined waits unparsed.
+    """
 
     __slots__ = (
-        "_body_fed",
         "_current",
         "_fed",
         "_fields",
+        "_held",
         "_limits",
+        "_line_seen",
         "_parser",
         "_size",
         "_target",
-        "in_head",
-        "requests",
+        "_wire",
+        "request",
         "stopped",
-        "tail",
     )
 
     def __init__(self, limits: Limits) -> None:
@@ -96,62 +105,119 @@ class RequestReader:
         self._fields: list[tuple[bytes, bytes]] = []
         self._size = 0
         self._fed = 0
-        self._body_fed = 0
+        """Bytes of the head in progress."""
+        self._wire = 0
+        """Bytes of the body in progress, its framing included."""
+        self._held = b""
+        """An incomplete request line; in a chunked body, the last bytes fed."""
+        self._line_seen = False
         self._current: Incoming | None = None
-        self.requests: deque[Incoming] = deque()
-        self.in_head = True
-        """True between messages, and until a head is complete."""
+        self.request: Incoming | None = None
+        """A request whose head is complete, until `take`."""
         self.stopped = False
         """True after a refusal, an upgrade or the last request of the connection."""
-        self.tail = b""
-        """After an upgrade: the bytes behind the head."""
 
     @property
     def started(self) -> bool:
         """Whether bytes of a head that is not complete have come."""
-        return self.in_head and self._fed > 0
+        return self._fed > 0
 
-    def feed(self, data: bytes) -> None:
-        """Parse the next bytes. What is wrong with them becomes a refusal of the request."""
-        if self.stopped:
-            return
-        if self.in_head:
-            self._fed += len(data)
-        else:
-            self._body_fed += len(data)
+    def take(self) -> Incoming | None:
+        """The request whose head has become complete, once."""
+        request, self.request = self.request, None
+        return request
+
+    def feed(self, data: bytes) -> bytes:
+        """Parse up to the end of a request; what is behind it is returned.
+
+        What is wrong with a request becomes its `refusal`.
+        """
+        while data and not self.stopped:
+            current = self._current
+            if current is None:
+                data = self._feed_head(data)
+                if self._current is None:
+                    break  # a head in progress, or a request that has no body
+            elif current.length is None:
+                data = self._feed_chunked(current, data)
+            else:
+                left = current.length - current.size
+                self._parse(data if len(data) <= left else data[:left])
+                data = data[left:]
+            if self._current is None:
+                break
+        return data
+
+    def _feed_head(self, data: bytes) -> bytes:
+        if not self._line_seen:
+            data = self._held + data
+            while data.startswith(b"\r\n"):  # RFC 9112 §2.2
+                data = data[2:]
+            if not _LINE.match(data):
+                self._fed = len(data)
+                self._held = data
+                if len(data) > self._limits.target + _LINE_REST:
+                    self._refuse(errors.URI_TOO_LONG)
+                elif not _LINE_START.fullmatch(data):
+                    self._refuse(errors.BAD_REQUEST_FRAMING)
+                return b""
+            self._line_seen = True
+            self._held = b""
+            self._fed = 0
+        end = data.find(b"\r\n\r\n")
+        if end < 0 or self._fed:  # llhttp knows where a head ends that comes in parts
+            return self._feed_rest(data)
+        end += 4
+        self._parse(data if end == len(data) else data[:end])
+        return data[end:]
+
+    def _feed_rest(self, data: bytes) -> bytes:
+        """A part of a head: up to its end, which may have begun in the last part."""
+        held = self._held
+        end = (held + data).find(b"\r\n\r\n")
+        piece = data if end < 0 else data[: end + 4 - len(held)]
+        self._held = (held + data)[-3:] if end < 0 else b""
+        self._fed += len(piece)
+        fed = self._fed
+        self._parse(piece)
+        if end < 0 and fed > self._limits.head and not self.stopped:
+            self._refuse(errors.HEADERS_TOO_LARGE if self._fields else errors.URI_TOO_LONG)
+        return data[len(piece) :]
+
+    def _feed_chunked(self, current: Incoming, data: bytes) -> bytes:
+        """A part of a chunked body: its end is an empty line, but not each of them is its end."""
+        held = self._held
+        end = (held + data).find(b"\r\n\r\n")
+        piece = data if end < 0 else data[: end + 4 - len(held)]
+        self._held = (held + piece)[-3:]
+        self._wire += len(piece)
+        self._parse(piece)
+        allowed = current.size + _CHUNK_COST * (1 + current.size // 16) + _CHUNK_SLACK
+        if self._wire > allowed and current.refusal is None:
+            self.stopped = True
+            current.refusal = errors.BAD_REQUEST_FRAMING
+        if self._current is None:
+            self._held = b""
+        return data[len(piece) :]
+
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
+        except httptools.HttpParserUpgrade:
             self.stopped = True
-            self.tail = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             if not self.stopped:
                 cause = error.__context__
-                refused = isinstance(cause, Refused)
-                self._refuse(cause.code if refused else errors.BAD_REQUEST_FRAMING)  # type: ignore[union-attr]
-        else:
-            if self.in_head:
-                if self._fed > self._limits.head:
-                    self._refuse(self._too_large())
-            elif self._body_fed > _CHUNK_SLACK:
-                self._check_overhead()
-
-    def _too_large(self) -> ErrorCode:
-        return errors.HEADERS_TOO_LARGE if self._fields else errors.URI_TOO_LONG
-
-    def _check_overhead(self) -> None:
-        current = self._current
-        if current is not None and current.length is None and not current.complete:
-            allowed = current.size + _CHUNK_COST * (1 + current.size // 16) + _CHUNK_SLACK
-            if self._body_fed > allowed:
-                self._refuse(errors.BAD_REQUEST_FRAMING)
+                self._refuse(
+                    cause.code if isinstance(cause, Refused) else errors.BAD_REQUEST_FRAMING
+                )
 
     def _refuse(self, code: ErrorCode) -> None:
         self.stopped = True
+        self._fed = 0
         current = self._current
         if current is None:
-            current = Incoming()
-            self.requests.append(current)
+            current = self.request = Incoming()
         current.refusal = code
 
     # -- llhttp's callbacks ---------------------------------------------------------------------
@@ -178,10 +244,7 @@ class RequestReader:
         incoming = Incoming()
         incoming.method = parser.get_method()
         incoming.target = self._target
-        version = VERSIONS.get(parser.get_http_version())
-        if version is None:
-            raise Refused(errors.BAD_REQUEST_FRAMING)
-        incoming.version = version
+        incoming.version = VERSIONS[parser.get_http_version()]
         incoming.fields = tuple(self._fields)
         incoming.keep_alive = parser.should_keep_alive()
         for name, value in self._fields:
@@ -189,9 +252,10 @@ class RequestReader:
                 self._note(incoming, lowered, value)
         self._current = incoming
         self._fields = []
-        self._size = self._fed = self._body_fed = 0
-        self.in_head = False
-        self.requests.append(incoming)
+        self._size = self._fed = self._wire = 0
+        self._held = b""
+        self._line_seen = False
+        self.request = incoming
 
     def _note(self, incoming: Incoming, name: bytes, value: bytes) -> None:
         if name == b"content-length":
@@ -221,7 +285,5 @@ class RequestReader:
             current.trailers = tuple(self._fields)
             self._fields = []
         self._current = None
-        self.in_head = True
-        self._fed = 0
         if not current.keep_alive:
             self.stopped = True
