@@ -25,10 +25,10 @@ class MaskJson(Plugin[Options]):
 
     @hook  # having it is what lets streams flow: core knows that they are masked too
     def transform_event(self, exchange: Exchange, event: Event) -> None:
-        if not isinstance(event, SseEvent):
+        if isinstance(event, SseEvent):
+            event.data = event.data if event.data == "[DONE]" else self._text(event.data)
+        elif not event.from_client:
             event.content = self._text(event.content.decode()).encode()
-        elif event.data != "[DONE]":
-            event.data = self._text(event.data)
 
     def _text(self, text: str) -> str:
         return json.dumps(self._masked(json.loads(text)))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tidegate.api import Client, Exchange, Plugin, Principal
+from tidegate.api import Client, Exchange, Plugin, Principal, WsMessage
 from tidegate.api.errors import UPSTREAM_BODY_TOO_LARGE
 from tidegate.runtime.problems import ConfigError
 from tidegate.testing import Harness, ScriptedUpstream, Use, make_answer, make_exchange
@@ -197,6 +197,15 @@ async def test_members_are_masked_in_an_event_stream():
         assert json.loads(first.removeprefix("data: ")) == MASKED
         assert json.loads(second.removeprefix("event: x\ndata: ")) == [MASKED]
         assert last == "data: [DONE]"
+
+
+async def test_members_are_masked_in_web_socket_messages_to_the_caller():
+    text = json.dumps(CUSTOMER).encode()
+    async with Harness(recipe("mask_json")) as harness:
+        for from_client, expected in ((False, MASKED), (True, CUSTOMER)):
+            message = WsMessage(text, from_client=from_client, text=True)
+            harness.plugin().transform_event(make_exchange(), message)
+            assert json.loads(message.content) == expected
 
 
 @pytest.mark.parametrize("headers", [{"content-type": "application/json"}, STREAM])
