@@ -75,6 +75,9 @@ class Bridge:
         except HeadError as error:
             flow.response = envelope(error.denial)
             return None
+        except BaseException:
+            log.exception("an exchange could not be opened")
+            return None  # without a call the layer answers 500
         return self._run(_head, call, flow)
 
     def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:

@@ -19,6 +19,8 @@ log = logging.getLogger("tidegate.engine")
 
 TICK: Final = 0.25
 """Seconds between looks at the deadlines of connections."""
+LAST_CALL: Final = 0.5
+"""Seconds in which connections accepted just before a drain may still send their request."""
 GRACE: Final = 1.0
 """Seconds for the last bytes of exchanges that a drain ends."""
 
@@ -70,11 +72,20 @@ class Engine:
         if master is None:
             return
         await master.stop_servers()
+        await self._last_call(master, seconds)
         master.bridge.drain()
         if self._lane is not None:
             await asyncio.gather(self._lane.drain(seconds), self._drained(master, seconds))
         else:
             await self._drained(master, seconds)
+
+    async def _last_call(self, master: Master, seconds: float) -> None:
+        """Hear connections whose first request is on its way: closing them now would lose it."""
+        deadline = time.monotonic() + min(LAST_CALL, seconds)
+        while time.monotonic() < deadline:
+            if not master.handlers and (self._lane is None or not self._lane.clients):
+                return
+            await asyncio.sleep(0.02)
 
     @staticmethod
     async def _drained(master: Master, seconds: float) -> None:

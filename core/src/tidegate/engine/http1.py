@@ -45,6 +45,8 @@ type Commands = layer.CommandGenerator[None]
 RESPONSE_HEAD: Final = 256 * 1024
 """Bytes that an upstream's head may have."""
 
+BAD_BODY: Final = "bad body"
+"""What is wrong with a request whose body is not well-formed; its client is still there."""
 UNEXPECTED_UPGRADE: Final = "unexpected upgrade"
 """What is wrong with an answer that is a 101 nobody asked for."""
 
@@ -151,12 +153,12 @@ class Server(_http1.Http1Server):
                 else:
                     part = self.body_reader.read_eof()
             except h11.ProtocolError:
-                gone = not isinstance(event, events.DataReceived)
-                code = ErrorCode.CLIENT_DISCONNECTED if gone else ErrorCode.GENERIC_CLIENT_ERROR
-                if gone:
-                    yield commands.CloseConnection(self.conn)
                 self.state = self.done
-                yield ReceiveHttp(RequestProtocolError(self.stream_id, "body", code))
+                reason, code = BAD_BODY, ErrorCode.GENERIC_CLIENT_ERROR
+                if not isinstance(event, events.DataReceived):
+                    yield commands.CloseConnection(self.conn)
+                    reason, code = "gone", ErrorCode.CLIENT_DISCONNECTED
+                yield ReceiveHttp(RequestProtocolError(self.stream_id, reason, code))
                 return
             if part is None:
                 return

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import mitmproxy.master
@@ -64,7 +64,7 @@ class Master(mitmproxy.master.Master):
         if settings.intercepts:
             addons.append(tlsconfig.TlsConfig())
         self.addons.add(*addons)  # type: ignore[no-untyped-call]
-        self.table = hook_table([*addons[1:], self.bridge])
+        self.table = hook_table(addons[1:], self.bridge)
 
     @property
     def gateway(self) -> Gateway:
@@ -130,13 +130,16 @@ class Master(mitmproxy.master.Master):
         return self.names.get(mode.full_spec, mode.full_spec)
 
 
-def hook_table(addons: list[Any]) -> dict[type, Entry]:
-    """hook type → (how to get its argument, what to call)."""
+def hook_table(addons: list[Any], bridge: Bridge) -> dict[type, Entry]:
+    """hook type → (how to get its argument, what to call). What the bridge takes is its alone."""
     table: dict[type, Entry] = {}
     for name, hook in hooks.all_hooks.items():
-        takers = [taker for addon in addons if callable(taker := getattr(addon, name, None))]
         fields = list(getattr(hook, "__dataclass_fields__", ()))
-        if not takers or len(fields) != 1 or not issubclass(hook, commands.StartHook):
+        if len(fields) != 1 or not issubclass(hook, commands.StartHook):
+            continue
+        owners = [bridge] if hasattr(bridge, name) else addons
+        takers = [taker for owner in owners if callable(taker := getattr(owner, name, None))]
+        if not takers:
             continue
         if len(takers) > 1:
             raise RuntimeError(f"two addons take the hook {name}")
@@ -146,13 +149,6 @@ def hook_table(addons: list[Any]) -> dict[type, Entry]:
 
 def host_pattern(host: str) -> str:
     """The regular expression that mitmproxy matches against `host:port`."""
-    import re
-
     if host.startswith("*."):
         return r"^(?:[^.:]+\.)+" + re.escape(host[2:]) + r"(?::\d+)?$"
     return "^" + re.escape(host) + r"(?::\d+)?$"
-
-
-def confdir_of(state: Path) -> Path:
-    """Where mitmproxy keeps its CA."""
-    return state / "mitmproxy"

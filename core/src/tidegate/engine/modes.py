@@ -24,7 +24,7 @@ from tidegate.api import errors
 from tidegate.runtime.settings import Listener
 
 from .answers import envelope, wire
-from .handler import Handler
+from .handler import LINGER, Handler
 from .layers import HttpLayer
 from .tls import listener_context
 
@@ -111,7 +111,7 @@ class GatewayInstance(  # type: ignore[no-untyped-call]
             return
         if len(self.manager.connections) >= master.gateway.limits.connections:
             stream.write(wire(envelope(errors.OVERLOADED.denial())))
-            stream.close()
+            await farewell(stream)
             return
         handler = Handler(master, reader, stream, ctx.options, self.mode)
         client = handler.client
@@ -135,3 +135,11 @@ class GatewayInstance(  # type: ignore[no-untyped-call]
         protocol.connection_made(transport)
         # after `handle_stream` has begun
         loop.call_soon(reader.feed_data, data)
+
+
+async def farewell(stream: asyncio.StreamWriter) -> None:
+    """Close after a last answer: at once, bytes unread would reset the connection."""
+    if stream.can_write_eof():
+        stream.write_eof()
+        await asyncio.sleep(LINGER)
+    stream.close()

@@ -44,7 +44,7 @@ from tidegate.runtime.messages import make_response
 
 from .answers import envelope
 from .call import CALL, UNREAD, Call
-from .http1 import UNEXPECTED_UPGRADE
+from .http1 import BAD_BODY, UNEXPECTED_UPGRADE
 from .layers import GetOrigin, Linger, Origin, Overdue
 
 type Commands = layer.CommandGenerator[None]
@@ -59,7 +59,7 @@ class Stream(mitm.HttpStream):
 
     def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Also while a hook is awaited: a client that leaves ends the wait."""
-        if self._paused is not None and isinstance(event, RequestProtocolError):
+        if self._paused is not None and left(event):
             call = self.flow.metadata.get(CALL)
             if call is not None:
                 call.interrupt()
@@ -366,7 +366,7 @@ class Stream(mitm.HttpStream):
 
     def _left(self) -> bool:
         """Whether the client left while a hook was awaited."""
-        return any(isinstance(event, RequestProtocolError) for event in self._paused_event_queue)
+        return any(map(left, self._paused_event_queue))
 
     def _over(self) -> None:
         self.flow.live = False
@@ -388,10 +388,10 @@ class Stream(mitm.HttpStream):
         if self.client_state == self.state_errored:
             return
         if isinstance(event, RequestProtocolError):
-            if event.code is ErrorCode.GENERIC_CLIENT_ERROR and self.unread:
-                yield from self._fail(errors.BAD_REQUEST_FRAMING.denial())
-            else:
+            if left(event):
                 yield from self._gone()
+            else:
+                yield from self._fail(errors.BAD_REQUEST_FRAMING.denial())
         elif self._may_retry():
             call.retry()
             yield from self._send_request(fresh=True)
@@ -412,3 +412,8 @@ class Stream(mitm.HttpStream):
             and self.client_state == self.state_done
             and self.server_state == self.state_wait_for_response_headers
         )
+
+
+def left(event: events.Event) -> bool:
+    """Whether an event says that the client is gone, or wants no answer any more."""
+    return isinstance(event, RequestProtocolError) and event.message != BAD_BODY
