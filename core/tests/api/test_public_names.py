@@ -7,7 +7,45 @@ import sys
 
 import tidegate.api
 
-NAMES = ["AddonConfig", "AddonContext", "Attempt", "Body", "BodySink", "ByteSize", "Client", "Codec", "Counters", "Denial", "Duration", "ErrorCode", "Event", "EventResult", "Exchange", "Match", "Model", "Node", "NotAllowed", "Plugin", "Principal", "ROUTE_PARAMS", "Rate", "RouteEntry", "RouteTable", "Secret", "Shadow", "SseEvent", "SseParser", "Stash", "StashKey", "Timeouts", "Tls", "Upstream", "WsMessage", "hook", "upstream_from_url"]
+NAMES = [
+    "AddonConfig",
+    "AddonContext",
+    "Attempt",
+    "Body",
+    "BodySink",
+    "ByteSize",
+    "Client",
+    "Codec",
+    "Counters",
+    "Denial",
+    "Duration",
+    "ErrorCode",
+    "Event",
+    "EventResult",
+    "Exchange",
+    "Match",
+    "Model",
+    "Node",
+    "NotAllowed",
+    "Plugin",
+    "Principal",
+    "ROUTE_PARAMS",
+    "Rate",
+    "RouteEntry",
+    "RouteTable",
+    "Secret",
+    "Shadow",
+    "SseEvent",
+    "SseParser",
+    "Stash",
+    "StashKey",
+    "Timeouts",
+    "Tls",
+    "Upstream",
+    "WsMessage",
+    "hook",
+    "upstream_from_url",
+]
 
 
 def test_the_public_names_are_as_promised():

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from . import faults, script
     from .clock import Clock
     from .contracts import (
         AuthContract,
@@ -46,9 +47,11 @@ __all__ = [
     "TransformContract",
     "Turn",
     "Use",
+    "faults",
     "install_plugin",
     "make_answer",
     "make_exchange",
+    "script",
 ]
 
 _HOMES: Final = {
@@ -71,4 +74,6 @@ _HOMES: Final = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in ("faults", "script"):
+        return import_module(f".{name}", __name__)
     return getattr(import_module(f".{_HOMES.get(name, 'contracts')}", __name__), name)
