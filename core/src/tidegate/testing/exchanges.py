@@ -46,13 +46,8 @@ def make_exchange(
     host = (parts.hostname or "").lower()
     port = parts.port or (443 if parts.scheme == "https" else 80)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    fields = [("host", parts.netloc), *_pairs(headers)]
     content, kind = _content(body)
-    names = {name.lower() for name, _ in fields}
-    if kind and "content-type" not in names:
-        fields.append(("content-type", kind))
-    if content and not names & {"content-length", "transfer-encoding"}:
-        fields.append(("content-length", str(len(content))))
+    fields = _described([("host", parts.netloc), *_pairs(headers)], content, kind)
     if clock is not None:
         now, started = clock.now, clock.monotonic
     request = make_request(
@@ -89,18 +84,25 @@ def make_answer(
 ) -> http.Response:
     """A response as an upstream would give it; `body` may be a mapping, sent as JSON."""
     content, kind = _content(body)
-    fields = list(_pairs(headers))
-    names = {name.lower() for name, _ in fields}
-    if "content-type" not in names:
-        fields.append(("content-type", kind or "text/plain"))
-    if not names & {"content-length", "transfer-encoding"}:
-        fields.append(("content-length", str(len(content))))
+    fields = _described(list(_pairs(headers)), content, kind or "text/plain", empty=True)
     reason = status_codes.RESPONSES.get(status, "").encode()
     return make_response(status, reason, _encoded(fields), content, 0.0)
 
 
 def _pairs(headers: HeaderValues) -> Iterable[tuple[str, str]]:
     return headers.items() if isinstance(headers, Mapping) else headers
+
+
+def _described(
+    fields: list[tuple[str, str]], content: bytes, kind: str, *, empty: bool = False
+) -> list[tuple[str, str]]:
+    """`fields` with type and length of the body, where they don't tell; `empty`: also of none."""
+    names = {name.lower() for name, _ in fields}
+    if kind and "content-type" not in names:
+        fields.append(("content-type", kind))
+    if (content or empty) and not names & {"content-length", "transfer-encoding"}:
+        fields.append(("content-length", str(len(content))))
+    return fields
 
 
 def _encoded(fields: Iterable[tuple[str, str]]) -> Fields:
