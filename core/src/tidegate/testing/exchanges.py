@@ -45,11 +45,11 @@ def make_exchange(
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    path = parts.path or "/"
+    target = f"{path}?{parts.query}" if parts.query else path
     content, kind = _content(body)
     fields = _described([("host", parts.netloc), *_pairs(headers)], content, kind)
-    if clock is not None:
-        now, started = clock.now, clock.monotonic
+    now, started = (now, started) if clock is None else (clock.now, clock.monotonic)
     request = make_request(
         method.encode(),
         parts.scheme.encode(),
@@ -67,13 +67,12 @@ def make_exchange(
         client,
         listener=listener,
         host=host,
-        path=parts.path or "/",
+        path=path,
         now=now,
         started=started,
         seed=seed,
     )
-    exchange.principal = principal
-    exchange.bytes_in = len(content)
+    exchange.principal, exchange.bytes_in = principal, len(content)
     return exchange
 
 
