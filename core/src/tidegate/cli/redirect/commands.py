@@ -1,0 +1,146 @@
+"""The verbs of `tidegate redirect`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from .host import Host
+    from .plan import Plan
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Send connections of programs that know of no proxy to the gateway (Linux).",
+    epilog="One redirect per network namespace: apply replaces what is there.",
+)
+
+Netns = Annotated[
+    str, typer.Option(help="A network namespace: a name of `ip netns`, pid:N, or a path.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Names = list[str] | None
+
+
+def verb(act: Callable[[Host, Plan, str, bool], None]) -> Callable[..., None]:
+    """A command that takes a plan."""
+
+    def command(
+        port: Annotated[list[int], typer.Option(help="Destination port. May be repeated.")],
+        to: Annotated[
+            Names,
+            typer.Option(help="The gateway: :PORT, 127.0.0.1:PORT (IPv4), [::1]:PORT (IPv6)."),
+        ] = None,
+        uid: Annotated[Names, typer.Option(help="Programs of this user.")] = None,
+        gid: Annotated[Names, typer.Option(help="Programs of this group.")] = None,
+        cgroup: Annotated[Names, typer.Option(help="Programs of this cgroup (v2).")] = None,
+        everyone: Annotated[
+            bool, typer.Option("--everyone", help="All programs here: for a pod or container.")
+        ] = False,
+        interface: Annotated[Names, typer.Option(help="What comes in here (a router).")] = None,
+        source: Annotated[Names, typer.Option(help="What comes from this network.")] = None,
+        gateway_uid: Annotated[str, typer.Option(help="Who runs the gateway: left alone.")] = "",
+        gateway_mark: Annotated[str, typer.Option(help="SO_MARK of the gateway's sockets.")] = "",
+        netns: Netns = "",
+        backend: Annotated[str, typer.Option(help="auto, nft or iptables.")] = "auto",
+        json: AsJson = False,
+    ) -> None:
+        from .host import BACKENDS, Host
+        from .plan import make_plan
+
+        if backend not in BACKENDS:
+            names = ", ".join(BACKENDS)
+            raise typer.BadParameter(f"{backend!r} is not one of {names}", param_hint="--backend")
+        local = uid or gid or cgroup or interface or source
+        plan = make_plan(
+            ports=port,
+            to=to or [":8081"],
+            uid=uid or (),
+            gid=gid or (),
+            cgroup=cgroup or (),
+            everyone=everyone or bool(netns and not local),
+            interface=interface or (),
+            source=source or (),
+            gateway_uid=gateway_uid,
+            gateway_mark=gateway_mark,
+        )
+        act(Host(netns), plan, backend, json)
+        for version in {4, 6} - plan.to.keys():
+            note = f"note: IPv{version} is not redirected: there is no --to for it"
+            print(note, file=sys.stderr)
+
+    return command
+
+
+def show(host: Host, plan: Plan, backend: str, as_json: bool) -> None:
+    """Print what `apply` would do, and do nothing."""
+    only_iptables = host.has("iptables") and not host.has("nft")
+    chosen = backend if backend != "auto" else "iptables" if only_iptables else "nft"
+    commands = host.commands(plan, chosen, dry=True)
+    if as_json:
+        rows = [{"argv": c.argv, "stdin": c.stdin} for c in commands]
+        print_json({"backend": chosen, "netns": host.netns or None, "commands": rows})
+        return
+    for command in commands:
+        print(f"# {' '.join(command.argv)}\n{command.stdin}", end="")
+
+
+def apply(host: Host, plan: Plan, backend: str, as_json: bool) -> None:
+    """Put a redirect in place of the one that is there."""
+    chosen = host.backend(backend)
+    host.apply(plan, chosen)
+    report(host, as_json)
+
+
+app.command(
+    "print", help=show.__doc__, epilog="Example: tidegate redirect print --port 443 --everyone "
+    "--gateway-uid tidegate",
+)(verb(show))  # fmt: skip
+app.command(
+    "apply", help=apply.__doc__, epilog="Example: tidegate redirect apply --port 443 --port 80 "
+    "--uid app --gateway-uid tidegate --to :8081",
+)(verb(apply))  # fmt: skip
+
+
+@app.command()
+def remove(netns: Netns = "", json: AsJson = False) -> None:
+    """Take the redirect away, whoever put it there; right to repeat, also after a crash."""
+    from .host import Host
+
+    removed = Host(netns).remove()
+    if json:
+        print_json({"removed": removed})
+    else:
+        print("removed" if removed else "nothing to remove")
+
+
+@app.command(epilog="Exit status: 0 where a redirect is in place, 1 where none is.")
+def status(netns: Netns = "", json: AsJson = False) -> None:
+    """Say what is in place."""
+    from .host import Host
+
+    if not report(Host(netns), json):
+        raise typer.Exit(1)
+
+
+def report(host: Host, as_json: bool) -> bool:
+    """Print what is in place; whether something is."""
+    rules = host.rules()
+    if as_json:
+        print_json({"applied": bool(rules), "netns": host.netns or None, "rules": rules})
+    elif not rules:
+        print("no redirect")
+    else:
+        for tool, lines in rules.items():
+            print("\n".join(f"{tool}: {line}" for line in lines))
+    return bool(rules)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    import orjson
+
+    print(orjson.dumps(value).decode())
