@@ -9,6 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from . import ca
+from .redirect import commands as redirect
+
 app = typer.Typer(
     name="tidegate",
     no_args_is_help=True,
@@ -19,6 +22,8 @@ app = typer.Typer(
     help="A programmable proxy: one gateway, made of plugins, configured by addons.toml.",
     epilog="Addons add verbs of their own, such as `tidegate keys`: see `tidegate plugins`.",
 )
+app.add_typer(ca.app, name="ca")
+app.add_typer(redirect.app, name="redirect")
 
 Config = Annotated[
     Path | None,
@@ -188,7 +193,8 @@ def add_verbs_of_addons(verb: str) -> None:
     The configuration is the one that TIDEGATE_CONFIG, TIDEGATE_DEPLOYMENT and TIDEGATE_STATE name.
     """
     commands = [c.callback.__name__ for c in app.registered_commands if c.callback]
-    core = [name.replace("_", "-") for name in commands]
+    groups = [group.name for group in app.registered_groups if group.name]
+    core = [name.replace("_", "-") for name in (*commands, *groups)]
     if not verb or verb.startswith("-") or verb in core:
         return
     from tidegate.runtime.problems import ConfigError, nearest

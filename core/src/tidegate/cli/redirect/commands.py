@@ -32,7 +32,9 @@ def verb(act: Callable[[Host, Plan, str, bool], None]) -> Callable[..., None]:
         port: Annotated[list[int], typer.Option(help="Destination port. May be repeated.")],
         to: Annotated[
             Names,
-            typer.Option(help="The gateway: :PORT, 127.0.0.1:PORT (IPv4), [::1]:PORT (IPv6)."),
+            typer.Option(
+                help="The gateway: 127.0.0.1:PORT (IPv4), [::1]:PORT (IPv6), :PORT. Default: :8081."
+            ),
         ] = None,
         uid: Annotated[Names, typer.Option(help="Programs of this user.")] = None,
         gid: Annotated[Names, typer.Option(help="Programs of this group.")] = None,
