@@ -16,6 +16,7 @@ from pytest_asyncio import fixture as async_fixture
 
 from tidegate.api import Exchange, Plugin, Upstream, hook, upstream_from_url
 from tidegate.engine import Engine, new_loop
+from tidegate.lane import Lane
 from tidegate.runtime.guard import watch
 from tidegate.runtime.lifecycle import Host, Runtime
 from tidegate.runtime.settings import parse
@@ -126,6 +127,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
             more: str = "",
             options: str = "",
             guarded: bool = False,
+            carrier: str = "engine",
         ) -> Serving:
             serving: list[Serving] = []
 
@@ -136,7 +138,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
                     serving[0].log_event.set()
 
             classes = {f"p{i}": plugin for i, plugin in enumerate(plugins)}
-            text = f'[gateway]\ncarrier = "engine"\n{gateway}\n'
+            text = f'[gateway]\ncarrier = "{carrier}"\n{gateway}\n'
             text += f'[[gateway.listen]]\nname = "main"\naddress = "127.0.0.1:0"\n{listener}\n'
             text += "".join(f'[[addon]]\nuse = "{name}"\n{options}\n' for name in classes)
             text += f'[[addon]]\nuse = "log"\n{more}\n'
@@ -144,7 +146,8 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
             runtime = Runtime(Host(tmp_path / "state", plugins={**classes, "log": Log}))
             runtime.commit(await runtime.prepare(settings))
             sock = socket.create_server(("127.0.0.1", 0))
-            engine = Engine(runtime, settings)
+            lane = Lane(runtime, settings) if carrier == "lane" else None
+            engine = Engine(runtime, settings, lane)
             serving.append(Serving(engine, runtime, sock))
             await engine.start({"main": sock})
             if guarded:

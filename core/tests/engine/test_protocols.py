@@ -261,6 +261,44 @@ async def test_an_upstream_that_does_not_speak_tls_is_502(serve: Any, route_to: 
     server.close()
 
 
+# -- what the lane hands over -----------------------------------------------------------------
+
+
+async def test_a_websocket_on_a_lane_listener_is_carried_by_the_engine(
+    serve: Any, route_to: Any
+) -> None:
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    serving = await serve(route_to(f"http://127.0.0.1:{port}", websocket=True), carrier="lane")
+    side = await open_socket(serving)
+    side.send(events.TextMessage(data="a"))
+    assert (await side.next()).data == "a"
+    assert serving.engine.active == 1
+    side.send(events.CloseConnection(code=1000))
+    assert isinstance(await side.next(), events.CloseConnection)
+    exchange = await serving.last()
+    assert (exchange.listener, exchange.client.address) == ("main", "127.0.0.1")
+    side.writer.close()
+    server.close()
+
+
+async def test_alpn_on_a_lane_listener_chooses_the_carrier(
+    serve: Any, upstream: Any, route_to: Any, tmp_path: Path
+) -> None:
+    cert, _ = certificate(tmp_path)
+    serving = await serve(
+        route_to(upstream.url),
+        listener='cert = "localhost.crt"\nkey = "localhost.key"\nalpn = ["h2", "http/1.1"]',
+        carrier="lane",
+    )
+    url = f"https://localhost:{serving.port}"
+    trust = ssl.create_default_context(cafile=str(cert))
+    for http2, expected in ((True, "HTTP/2"), (False, "HTTP/1.1")):
+        async with httpx.AsyncClient(http2=http2, verify=trust, trust_env=False) as client:
+            answer = await client.get(url)
+            assert (answer.http_version, answer.text) == (expected, "ok")
+
+
 # -- modes ------------------------------------------------------------------------------------
 
 

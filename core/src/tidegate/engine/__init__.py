@@ -5,6 +5,7 @@ Only this package imports mitmproxy's proxy internals and uvloop.
     engine      what a worker starts, drains and stops
     master      a mitmproxy Master with the few addons it needs, and one table of hooks
     modes       the gateway listener as a proxy mode, on inherited sockets
+    lanes       what is asked of the lane, and taken from it
     handler     one client connection: commands of the layers into I/O, deadlines
     layers      HttpLayer with upstreams of ours
     stream      one exchange as a layer: what is sent when, and every way it may end

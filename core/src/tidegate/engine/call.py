@@ -69,6 +69,7 @@ class Call:
         "head_sent",
         "last",
         "may_retry",
+        "over",
         "pipeline",
         "ready",
         "refused",
@@ -104,6 +105,7 @@ class Call:
         self.websocket = False
         self.finished = False
         self.task: asyncio.Task[None] | None = None
+        self.over = False
         self.last = time.monotonic()
         handler.calls.add(self)
         handler.head_since = 0.0
@@ -195,8 +197,13 @@ class Call:
     def overdue(self, now: float) -> ErrorCode | None:
         """Called now and then by the handler: which deadline has passed, if one has."""
         idle = now - self.last
-        if self.task is not None:
+        if self.over or self.task is not None:
             return None  # hooks have their own
+        code = self._overdue(now, idle)
+        self.over = code is not None
+        return code
+
+    def _overdue(self, now: float, idle: float) -> ErrorCode | None:
         if self.unread and idle > self.handler.master.gateway.deadlines.body:
             return errors.REQUEST_TIMEOUT
         attempt = self.attempt

@@ -8,11 +8,12 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from socket import socket
-from typing import Any, Final
+from typing import Final
 
 from tidegate.runtime.lifecycle import Runtime
 from tidegate.runtime.settings import Settings
 
+from .lanes import Lane
 from .master import Master
 
 log = logging.getLogger("tidegate.engine")
@@ -34,7 +35,7 @@ class Engine:
         lane: what serves the listeners whose carrier is the lane.
     """
 
-    def __init__(self, runtime: Runtime, settings: Settings, lane: Any = None) -> None:
+    def __init__(self, runtime: Runtime, settings: Settings, lane: Lane | None = None) -> None:
         self._runtime = runtime
         self._settings = settings
         self._lane = lane
@@ -54,6 +55,8 @@ class Engine:
         """
         lists = {n: list(s) if isinstance(s, list) else [s] for n, s in sockets.items()}
         self._master = Master(self._runtime, self._settings, self._lane)
+        if self._lane is not None:
+            self._lane.handover = self._master.proxies.take_over
         await self._master.start(lists)
         self._sweeper = asyncio.create_task(self._sweep(self._master))
 

@@ -23,6 +23,7 @@ from tidegate.runtime.settings import Gateway, Settings
 
 from . import patches
 from .bridge import Bridge
+from .lanes import Lane
 from .modes import GatewayMode, Proxies
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class StartError(Exception):
 class Master(mitmproxy.master.Master):
     """The engine's master."""
 
-    def __init__(self, runtime: Runtime, settings: Settings, lane: Any = None) -> None:
+    def __init__(self, runtime: Runtime, settings: Settings, lane: Lane | None = None) -> None:
         patches.install()
         super().__init__(options.Options(), asyncio.get_running_loop())
         self._legacy_log_events.uninstall()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -21,10 +22,12 @@ from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.http import HTTPMode
 
 from tidegate.api import errors
+from tidegate.api.types import Client
 from tidegate.runtime.settings import Listener
 
 from .answers import envelope, wire
 from .handler import LINGER, Handler
+from .lanes import Chooser, Handover
 from .layers import HttpLayer
 from .tls import listener_context
 
@@ -64,6 +67,15 @@ class Proxies(Proxyserver):
         """Whether the lane carries a listener's connections."""
         return (listener.carrier or self.master.gateway.carrier) == "lane"
 
+    def take_over(self, handover: Handover) -> None:
+        """Carry on a connection that the lane began."""
+        name = handover.listener.name
+        for instance in self.servers:
+            if isinstance(instance, GatewayInstance) and instance.mode.data == name:
+                instance.adopt(handover.transport, handover.data, handover.client)
+                return
+        handover.transport.close()
+
     def modes(self) -> list[str]:
         """What mitmproxy is to start: the listeners with sockets, and the intercepts."""
         specs = []
@@ -89,20 +101,30 @@ class GatewayInstance(  # type: ignore[no-untyped-call]
         loop = asyncio.get_running_loop()
         proxies = self.manager
         listener = proxies.listener(self.mode.data)
-        context = listener_context(listener, proxies.master.settings.base)
+        lane = proxies.master.lane if proxies.is_lane(listener) else None
+        factory: Callable[[], asyncio.Protocol] | None = None
+        if lane is not None:
+            factory = partial(lane.protocol, listener)
+        if lane is not None and "h2" not in listener.alpn:
+            context = lane.tls(listener)
+        else:
+            context = listener_context(listener, proxies.master.settings.base)
+            if factory is not None and context is not None:
+                factory = partial(Chooser, factory, self.adopt)
         servers: list[Any] = []
         for sock in proxies.sockets[listener.name]:
             copy = sock.dup()
             copy.setblocking(False)
             options: dict[str, Any] = {"sock": copy, "ssl": context, "backlog": BACKLOG}
-            if proxies.is_lane(listener):
-                factory = partial(proxies.master.lane.protocol, listener)
+            if factory is not None:
                 servers.append(await loop.create_server(factory, **options))
             else:
                 servers.append(await asyncio.start_server(self.handle_stream, **options))
         return servers
 
-    async def handle_stream(self, reader: Any, writer: Any = None) -> None:
+    async def handle_stream(
+        self, reader: Any, writer: Any = None, *, peer: Client | None = None
+    ) -> None:
         """Serve one connection to its end."""
         master = cast("Master", ctx.master)
         stream = cast(asyncio.StreamWriter, writer)
@@ -114,6 +136,7 @@ class GatewayInstance(  # type: ignore[no-untyped-call]
             await farewell(stream)
             return
         handler = Handler(master, reader, stream, ctx.options, self.mode)
+        handler.peer = peer
         client = handler.client
         tls = stream.get_extra_info("ssl_object")
         if tls is not None:
@@ -126,15 +149,20 @@ class GatewayInstance(  # type: ignore[no-untyped-call]
         with self.manager.register_connection(client.id, handler):
             await handler.handle_client()
 
-    def adopt(self, transport: asyncio.Transport, data: bytes) -> None:
+    def adopt(
+        self, transport: asyncio.Transport, data: bytes = b"", client: Client | None = None
+    ) -> None:
         """Take over a connection that another protocol began; `data` is what it has read."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(loop=loop)
-        protocol = asyncio.StreamReaderProtocol(reader, self.handle_stream, loop=loop)
+        serve = partial(self.handle_stream, peer=client)
+        protocol = asyncio.StreamReaderProtocol(reader, serve, loop=loop)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
-        # after `handle_stream` has begun
-        loop.call_soon(reader.feed_data, data)
+        if data:
+            loop.call_soon(reader.feed_data, data)  # after `handle_stream` has begun
+        if not transport.is_reading():
+            transport.resume_reading()
 
 
 async def farewell(stream: asyncio.StreamWriter) -> None:
