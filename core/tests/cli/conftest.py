@@ -50,6 +50,7 @@ class Answer(Plugin[Config]):
     async def route(self, exchange):
         self.context.counters.add("answers_total")
         if exchange.path == "/die":
+            self.context.log.error("told to die")
             os._exit(9)
         if exchange.path == "/slow":
             await asyncio.sleep(1.0)

@@ -191,6 +191,17 @@ def test_a_dead_worker_is_started_again_and_the_next_request_works(up: Up) -> No
     assert "ended with status 9" in node.log()
 
 
+def test_a_crash_loop_is_told_with_its_last_lines_and_ends_when_its_cause_does(up: Up) -> None:
+    node = up()
+    for _ in range(5):
+        eventually(node.pids)
+        with socket.create_connection(node.address, 30) as sock:
+            assert raw_get(sock, "/die") == b""
+    eventually(lambda: "crash loop: worker" in node.log())
+    assert "told to die" in node.log().partition("crash loop")[2]
+    assert node.get().status_code == 200
+
+
 def test_connections_that_wait_survive_the_death_of_a_worker(up: Up) -> None:
     node = up()
     (pid,) = node.pids()

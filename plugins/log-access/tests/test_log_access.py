@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from tidegate_log_access import LogAccess, LogAccessConfig
 from tidegate_log_access import writer as writer_module
 
-from tidegate.api import AddonContext, Attempt, Denial, Principal, Shadow, upstream_from_url
+from tidegate.api import AddonContext, Attempt, Denial, Node, Principal, Shadow, upstream_from_url
 from tidegate.testing import make_answer, make_exchange
 from tidegate.testing.contracts import LogContract, PluginContract
 
@@ -347,3 +347,11 @@ class TestLog(LogContract):
 
     def written(self):
         return (self.folder / "access.jsonl").read_text()
+
+
+@pytest.mark.parametrize(("file", "place"), [("a.jsonl", "{}/a.jsonl"), ("-", "standard output")])
+def test_the_welcome_says_where_the_lines_go(tmp_path, file, place):
+    node = Node(tmp_path, tmp_path, "development")
+    addon = LogAccess(LogAccessConfig(file=file), AddonContext("log-access", tmp_path))
+    addon.bootstrap(node)
+    assert node.announcements == {"access_log": place.format(tmp_path)}

@@ -43,6 +43,37 @@ State = Annotated[
         help="The folder for keys, logs and caches. Default: .tidegate beside the configuration.",
     ),
 ]
+Listen = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="TIDEGATE_LISTEN",
+        help="Address, such as 127.0.0.1:8080 (port 0: a free one). May be repeated.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        envvar="TIDEGATE_WORKERS", min=1, max=256, help="Processes. Default: one per core."
+    ),
+]
+LocalModel = Annotated[
+    bool,
+    typer.Option(
+        "--local-model",
+        envvar="TIDEGATE_LOCAL_MODEL",
+        help="Answer with a real language model on this machine, without network.",
+    ),
+]
+Events = Annotated[
+    bool,
+    typer.Option("--json", envvar="TIDEGATE_JSON", help="Print events as JSON lines."),
+]
+LogLevel = Annotated[
+    str, typer.Option(envvar="TIDEGATE_LOG_LEVEL", help="debug, info, warning or error.")
+]
+LogFormat = Annotated[
+    str, typer.Option(envvar="TIDEGATE_LOG_FORMAT", help="human or json; on standard error.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
@@ -54,39 +85,12 @@ def up(
     config: Config = None,
     deployment: Deployment = "",
     state: State = None,
-    listen: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="TIDEGATE_LISTEN",
-            help="Address, such as 127.0.0.1:8080 (port 0: a free one). May be repeated.",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            envvar="TIDEGATE_WORKERS", min=1, max=256, help="Processes. Default: one per core."
-        ),
-    ] = None,
-    local_model: Annotated[
-        bool,
-        typer.Option(
-            "--local-model",
-            envvar="TIDEGATE_LOCAL_MODEL",
-            help="Answer with a real language model on this machine, without network.",
-        ),
-    ] = False,
-    json: Annotated[
-        bool,
-        typer.Option(
-            "--json", envvar="TIDEGATE_JSON", help="Print events as JSON lines, `ready` first."
-        ),
-    ] = False,
-    log_level: Annotated[
-        str, typer.Option(envvar="TIDEGATE_LOG_LEVEL", help="debug, info, warning or error.")
-    ] = "info",
-    log_format: Annotated[
-        str, typer.Option(envvar="TIDEGATE_LOG_FORMAT", help="human or json; on standard error.")
-    ] = "human",
+    listen: Listen = None,
+    workers: Workers = None,
+    local_model: LocalModel = False,
+    json: Events = False,
+    log_level: LogLevel = "info",
+    log_format: LogFormat = "human",
 ) -> None:
     """Start the gateway. Needs no configuration."""
     one_of("--log-level", log_level, ("debug", "info", "warning", "error"))

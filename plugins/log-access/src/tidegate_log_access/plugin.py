@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from pydantic import field_validator
 
-from tidegate.api import AddonConfig, AddonContext, Duration, Exchange, Plugin, hook
+from tidegate.api import AddonConfig, AddonContext, Duration, Exchange, Node, Plugin, hook
 
 from .record import GETTERS, SECRET_NAME, encode, headers_getter, query_masked
 from .writer import Writer
@@ -60,12 +60,18 @@ class LogAccess(Plugin[LogAccessConfig]):
             chosen["headers"] = headers_getter(config.headers)
         self._getters = tuple(chosen.items())
         path = None if config.file == "-" else context.state / config.file
+        self._place = "standard output" if path is None else str(path)
         self._lock = Lock()
         self._writer = Writer(path, self._lost, context.log)
         self._lines: list[bytes] = []
         self._size = 0
         self._loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
+
+    @hook
+    def bootstrap(self, node: Node) -> None:
+        """Say where the lines go."""
+        node.announce("access_log", self._place)
 
     @hook
     async def startup(self, previous: Plugin[Any] | None) -> None:
