@@ -24,6 +24,7 @@ PLANS: dict[str, dict[str, object]] = {
     "everyone, IPv4": {"everyone": True, "to": ["127.0.0.1:8081"], **GATEWAY},
     "two ports": {"everyone": True, "to": ["127.0.0.1:8081", "[::1]:8082"], **GATEWAY},
     "router": {"interface": ["eth1"], "source": ["10.0.0.0/8", "fd00::/8"]},
+    "exceptions": {"source": ["10.0.0.0/8"], "excepted": ["10.96.0.0/12", "fd00::/8"]},
 }
 
 NFT = {
@@ -71,6 +72,14 @@ NFT = {
 		iifname "eth1" ip saddr 10.0.0.0/8 tcp dport { 80, 443 } counter redirect to :8081
 		iifname "eth1" ip6 saddr fd00::/8 tcp dport { 80, 443 } counter redirect to :8081
 	}""",
+    "exceptions": """
+	chain prerouting {
+		type nat hook prerouting priority -100; policy accept;
+		fib daddr type local return
+		ip daddr 10.96.0.0/12 return
+		ip6 daddr fd00::/8 return
+		ip saddr 10.0.0.0/8 tcp dport { 80, 443 } counter redirect to :8081
+	}""",
 }
 
 OUTPUT = "\n:TIDEGATE_OUTPUT - [0:0]\n"
@@ -105,6 +114,11 @@ IPTABLES = {
             "OUTPUT", "PREROUTING"
         )
         for source in ("10.0.0.0/8", "fd00::/8")
+    ),
+    "exceptions": (
+        f"{OUTPUT}{LOCAL}-A TIDEGATE_OUTPUT -d 10.96.0.0/12 -j RETURN\n"
+        f"-A TIDEGATE_OUTPUT {TCP} -s 10.0.0.0/8 {TO}{JUMP}".replace("OUTPUT", "PREROUTING"),
+        "",
     ),
 }
 
@@ -193,6 +207,7 @@ def test_iptables_removes_its_own_and_leaves_what_others_put_there() -> None:
         ({"interface": ["eth+"]}, "redirect_option", "interface"),
         ({"interface": ['a" accept']}, "redirect_option", "interface"),
         ({"source": ["10.0.0.1/8"]}, "redirect_option", "host bits"),
+        ({"interface": ["a"], "excepted": ["x"]}, "redirect_option", "--except"),
         ({"uid": ["no-such-user"], **GATEWAY}, "redirect_option", "no such name"),
         ({"uid": ["4294967295"], **GATEWAY}, "redirect_option", "out of range"),
         ({"cgroup": ["../x"], **GATEWAY}, "redirect_option", "cgroup"),

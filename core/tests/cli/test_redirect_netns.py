@@ -251,6 +251,14 @@ def test_a_router_redirects_what_comes_in(network: Network, backend: str) -> Non
 
 
 @both_backends
+def test_excepted_destinations_are_left_alone(network: Network, backend: str) -> None:
+    apply(backend, "--except", f"{V4}/32", "--except", "2001:db8:ffff::/48", network=network)
+    assert network.ask(V4) == "origin 443"
+    assert network.ask(V6) == for_(V6)
+    assert network.ask("10.7.2.2") == for_("10.7.2.2")
+
+
+@both_backends
 @pytest.mark.parametrize(("source", "meant"), [("10.7.1.0/24", True), ("10.9.0.0/16", False)])
 def test_a_router_redirects_by_source(
     network: Network, backend: str, source: str, meant: bool

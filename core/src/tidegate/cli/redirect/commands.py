@@ -44,6 +44,9 @@ def verb(act: Callable[[Host, Plan, str, bool], None]) -> Callable[..., None]:
         ] = False,
         interface: Annotated[Names, typer.Option(help="What comes in here (a router).")] = None,
         source: Annotated[Names, typer.Option(help="What comes from this network.")] = None,
+        excepted: Annotated[
+            Names, typer.Option("--except", help="Destination network that is left alone.")
+        ] = None,
         gateway_uid: Annotated[str, typer.Option(help="Who runs the gateway: left alone.")] = "",
         gateway_mark: Annotated[str, typer.Option(help="SO_MARK of the gateway's sockets.")] = "",
         netns: Netns = "",
@@ -66,6 +69,7 @@ def verb(act: Callable[[Host, Plan, str, bool], None]) -> Callable[..., None]:
             everyone=everyone or bool(netns and not local),
             interface=interface or (),
             source=source or (),
+            excepted=excepted or (),
             gateway_uid=gateway_uid,
             gateway_mark=gateway_mark,
         )

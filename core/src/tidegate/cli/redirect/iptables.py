@@ -86,6 +86,9 @@ def _rules(plan: Plan, version: int, hook: str) -> Iterator[str]:
     if hook == "OUTPUT" and plan.gateway_mark is not None:
         yield f"-m mark --mark {plan.gateway_mark:#x} -j RETURN"
     yield "-m addrtype --dst-type LOCAL -j RETURN"
+    for network in plan.excepted:
+        if network.version == version:
+            yield f"-d {network} -j RETURN"
     ports = ",".join(map(str, plan.ports))
     for match in matches:
         yield f"-p tcp -m multiport --dports {ports} {match}-j REDIRECT --to-ports {port}"

@@ -19,10 +19,10 @@ def render(plan: Plan, cgroup_root: str = "") -> str:
     """The script. `cgroup_root`: where cgroup v2 is mounted, below /sys/fs/cgroup."""
     lines = [REMOVE + f"table {TABLE} {{"]
     if plan.local:
-        rules = [*_exceptions(plan), *_redirects(plan, _local(plan, cgroup_root))]
+        rules = [*_own(plan), *_exceptions(plan), *_redirects(plan, _local(plan, cgroup_root))]
         lines += _chain("output", rules)
     if plan.forwarded:
-        rules = ["fib daddr type local return", *_redirects(plan, _forwarded(plan))]
+        rules = [*_exceptions(plan), *_redirects(plan, _forwarded(plan))]
         lines += _chain("prerouting", rules)
     return "\n".join([*lines, "}", ""])
 
@@ -32,12 +32,21 @@ def _chain(hook: str, rules: list[str]) -> list[str]:
     return [f"\tchain {hook} {{", *(f"\t\t{line}" for line in (head, *rules)), "\t}"]
 
 
-def _exceptions(plan: Plan) -> Iterator[str]:
+def _own(plan: Plan) -> Iterator[str]:
     if plan.gateway_uid is not None:
         yield f"meta skuid {plan.gateway_uid} return"
     if plan.gateway_mark is not None:
         yield f"meta mark {plan.gateway_mark:#010x} return"
+
+
+def _exceptions(plan: Plan) -> Iterator[str]:
     yield "fib daddr type local return"
+    for network in plan.excepted:
+        yield f"{_ip(network)} daddr {network} return"
+
+
+def _ip(network: Network) -> str:
+    return "ip" if network.version == 4 else "ip6"
 
 
 def _local(plan: Plan, cgroup_root: str) -> Iterator[tuple[str, Network | None]]:
@@ -56,7 +65,7 @@ def _forwarded(plan: Plan) -> Iterator[tuple[str, Network | None]]:
     for interface, source in plan.forwarded:
         match = f'iifname "{interface}" ' if interface else ""
         if source is not None:
-            match += f"{'ip' if source.version == 4 else 'ip6'} saddr {source} "
+            match += f"{_ip(source)} saddr {source} "
         yield match, source
 
 

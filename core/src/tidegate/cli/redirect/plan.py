@@ -24,8 +24,8 @@ class Plan:
     """Which TCP connections go to the gateway.
 
     Local programs: those of `uids`, `gids` or `cgroups`, or `everyone`; never those of the
-    gateway itself, nor to an address of this machine. Forwarded ones: those that come in by
-    `interfaces` and from `sources` (where both are given: both must hold).
+    gateway itself. Forwarded ones: those that come in by `interfaces` and from `sources` (where
+    both are given: both must hold). Never those to an address of this machine or in `excepted`.
     """
 
     ports: tuple[int, ...]
@@ -38,6 +38,8 @@ class Plan:
     everyone: bool = False
     interfaces: tuple[str, ...] = ()
     sources: tuple[Network, ...] = ()
+    excepted: tuple[Network, ...] = ()
+    """Destinations that are left alone."""
     gateway_uid: int | None = None
     gateway_mark: int | None = None
 
@@ -66,6 +68,7 @@ def make_plan(
     everyone: bool = False,
     interface: Iterable[str] = (),
     source: Iterable[str] = (),
+    excepted: Iterable[str] = (),
     gateway_uid: str = "",
     gateway_mark: str = "",
 ) -> Plan:
@@ -79,7 +82,8 @@ def make_plan(
         cgroups=tuple(dict.fromkeys(map(_cgroup, cgroup))),
         everyone=everyone,
         interfaces=tuple(dict.fromkeys(map(_interface, interface))),
-        sources=tuple(dict.fromkeys(map(_source, source))),
+        sources=tuple(dict.fromkeys(_network("--source", text) for text in source)),
+        excepted=tuple(dict.fromkeys(_network("--except", text) for text in excepted)),
         gateway_uid=_id("--gateway-uid", gateway_uid, _uid) if gateway_uid else None,
         gateway_mark=_mark(gateway_mark) if gateway_mark else None,
     )
@@ -191,11 +195,11 @@ def _interface(name: str) -> str:
     return name
 
 
-def _source(text: str) -> Network:
+def _network(flag: str, text: str) -> Network:
     try:
         return ip_network(text)
     except ValueError as error:
-        raise refused(f"--source {text!r}: {error}", "such as 10.0.0.0/8 or fd00::/8") from None
+        raise refused(f"{flag} {text!r}: {error}", "such as 10.0.0.0/8 or fd00::/8") from None
 
 
 def _mark(text: str) -> int:
