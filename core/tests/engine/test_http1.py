@@ -38,6 +38,7 @@ async def test_a_get_passes(serve: Any, upstream: Any, route_to: Any) -> None:
     assert exchange.bytes_out == 5
     attempt = exchange.attempts[0]
     assert (attempt.status, attempt.error) == (200, "")
+    assert (attempt.bytes_sent, attempt.bytes_received) == (0, 5)
     assert attempt.started <= attempt.connected <= attempt.first_byte <= attempt.ended
 
 

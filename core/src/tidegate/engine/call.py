@@ -121,6 +121,17 @@ class Call:
         self.exchange.bytes_in += size
         self.touch()
 
+    def got(self, size: int) -> None:
+        """Body bytes came from the upstream."""
+        if self.attempt is not None:
+            self.attempt.bytes_received += size
+        self.touch()
+
+    def put(self, size: int) -> None:
+        """Body bytes go to the upstream."""
+        if self.attempt is not None:
+            self.attempt.bytes_sent += size
+
     def sent(self, size: int) -> None:
         """Body bytes went to the client."""
         self.exchange.bytes_out += size

@@ -96,8 +96,11 @@ class Handler(ProxyConnectionHandler):
 
     def post(self, event: events.Event) -> None:
         """Process an event, after those that are being processed."""
-        if isinstance(event, events.DataReceived) and not self.calls and not self.head_since:
-            self.head_since = time.monotonic() if self.plain else 0.0
+        if isinstance(event, events.DataReceived) and not self.calls:
+            if not self.plain:
+                self.idle_since = time.monotonic()
+            elif not self.head_since:
+                self.head_since = time.monotonic()
         self._events.append(event)
         if self._busy:
             return

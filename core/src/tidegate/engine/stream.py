@@ -1,4 +1,4 @@
-"""One exchange as a layer: what is sent when, and every way it may end.
+"""One exchange as a layer: what is sent when (`ending.py`: every way it may end).
 
 In place of mitmproxy's HttpStream states: a denial is answered before the body is read, bodies
 are bounded while they arrive, an error is an answer of ours or a cut stream, never a page of
@@ -14,11 +14,10 @@ from typing import Any
 
 from mitmproxy import http
 from mitmproxy.net.http.validate import validate_headers
-from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy import events, layer
 from mitmproxy.proxy.layers import http as mitm
 from mitmproxy.proxy.layers.http import SendHttp
 from mitmproxy.proxy.layers.http._events import (
-    ErrorCode,
     RequestData,
     RequestEndOfMessage,
     RequestHeaders,
@@ -38,24 +37,17 @@ from mitmproxy.proxy.layers.http._hooks import (
 from mitmproxy.websocket import WebSocketData
 
 from tidegate.api import errors
-from tidegate.api.types import Denial
 from tidegate.runtime.faults import StreamCut
 from tidegate.runtime.messages import make_response
 
-from .answers import envelope
-from .call import CALL, UNREAD, Call
-from .http1 import BAD_BODY, UNEXPECTED_UPGRADE
-from .layers import GetOrigin, Linger, Origin, Overdue
-
-type Commands = layer.CommandGenerator[None]
+from .call import CALL, UNREAD
+from .ending import Commands, Ending, left
+from .http1 import UNEXPECTED_UPGRADE
+from .layers import GetOrigin, Origin, Overdue
 
 
-class Stream(mitm.HttpStream):
+class Stream(Ending):
     """The states of one exchange. `client_state` and `server_state` are as in mitmproxy."""
-
-    call: Call | None = None
-    unread = True
-    """Whether the request's end has not come yet."""
 
     def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Also while a hook is awaited: a client that leaves ends the wait."""
@@ -141,6 +133,8 @@ class Stream(mitm.HttpStream):
         server = self.context.server
         yield SendHttp(RequestHeaders(self.stream_id, request, not content), server)
         if content:
+            assert self.call is not None
+            self.call.put(len(content))
             yield SendHttp(RequestData(self.stream_id, content), server)
         yield SendHttp(RequestEndOfMessage(self.stream_id), server)
 
@@ -161,6 +155,7 @@ class Stream(mitm.HttpStream):
             if call.exchange.bytes_in > call.request_limit:
                 yield from self._fail(errors.BODY_TOO_LARGE.denial())
             else:
+                call.put(len(event.data))
                 yield from self._to_upstream(RequestData(self.stream_id, event.data))
         elif isinstance(event, RequestEndOfMessage):
             self.unread = call.unread = False
@@ -237,6 +232,7 @@ class Stream(mitm.HttpStream):
                 chunks = call.relay.end()
             else:
                 assert isinstance(event, ResponseData)
+                call.got(len(event.data))
                 chunks = call.relay.feed(event.data)
         except StreamCut as cut:
             yield from self._fail(cut.denial)
@@ -255,7 +251,7 @@ class Stream(mitm.HttpStream):
         assert flow.response is not None
         if isinstance(event, ResponseData):
             self.response_body_buf += event.data
-            call.touch()
+            call.got(len(event.data))
             if len(self.response_body_buf) > call.response_limit:
                 yield from self._fail(errors.UPSTREAM_BODY_TOO_LARGE.denial())
         elif isinstance(event, ResponseTrailers):
@@ -276,105 +272,7 @@ class Stream(mitm.HttpStream):
                 yield from self._send_response()
                 yield from self._finish(flow.response, trailers)
 
-    def _send_response(self) -> Commands:
-        response, call = self.flow.response, self.call
-        assert response is not None
-        content = response.data.content
-        yield SendHttp(
-            ResponseHeaders(self.stream_id, response, end_stream=not content), self.context.client
-        )
-        if call is not None:
-            call.head_sent = True
-            call.sent(len(content or b""))
-        if content:
-            yield SendHttp(ResponseData(self.stream_id, content), self.context.client)
-
-    def _finish(self, response: http.Response, trailers: http.Headers | None) -> Commands:
-        """The upstream's answer is through."""
-        call = self.call
-        assert call is not None
-        if trailers:
-            yield SendHttp(ResponseTrailers(self.stream_id, trailers), self.context.client)
-        if self.flow.websocket is None:
-            call.finish()
-        if self.unread:  # answered before the request's end: nobody wants the rest
-            yield from self._close_upstream()
-            yield from self._leave_unread()
-        else:
-            self.server_state = self.state_done
-            yield from self.flow_done()
-
-    # -- ends ---------------------------------------------------------------------------------
-
-    def _answer(self) -> Commands:
-        """Send the answer that a hook gave, without reading more of the request."""
-        if self.flow.response is None:
-            self.flow.response = envelope(errors.INTERNAL_ERROR.denial())
-        response = self.flow.response
-        if self.unread and not self.flow.request.is_http2:
-            response.headers["connection"] = "close"
-        yield from self._send_response()
-        if self.call is not None:
-            self.call.finish()
-        if self.unread:
-            yield from self._leave_unread()
-        else:
-            self._over()
-            yield mitm.DropStream(self.stream_id)
-            yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
-
-    def _leave_unread(self) -> Commands:
-        """End the answer while the request still comes in, and hear no more of it."""
-        self._over()
-        yield mitm.DropStream(self.stream_id)
-        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
-        if self.context.client.alpn == b"h2":
-            error = ResponseProtocolError(self.stream_id, "unread", ErrorCode.CANCEL)
-            yield SendHttp(error, self.context.client)
-        else:
-            yield Linger(self.context.client)
-
-    def _fail(self, denial: Denial) -> Commands:
-        """End with an error: as the answer, or if that has begun, by cutting it."""
-        call = self.call
-        assert call is not None
-        call.failed(denial)
-        yield from self._close_upstream()
-        if not call.head_sent:
-            self.flow.response = call.error(denial)
-            yield from self._answer()
-            return
-        tail = call.relay.cut(denial) if call.relay is not None else b""
-        if tail:
-            yield SendHttp(ResponseData(self.stream_id, tail), self.context.client)
-        call.finish("failed")
-        yield from self._kill()
-
-    def _kill(self) -> Commands:
-        self._over()
-        error = ResponseProtocolError(self.stream_id, "killed", ErrorCode.KILL)
-        yield SendHttp(error, self.context.client)
-        yield mitm.DropStream(self.stream_id)
-
-    def _gone(self) -> Commands:
-        """The client has left."""
-        if self.call is not None:
-            self.call.leave()
-        yield from self._close_upstream()
-        self._over()
-        yield mitm.DropStream(self.stream_id)
-
-    def _left(self) -> bool:
-        """Whether the client left while a hook was awaited."""
-        return any(map(left, self._paused_event_queue))
-
-    def _over(self) -> None:
-        self.flow.live = False
-        self.client_state = self.server_state = self.state_errored
-
-    def _close_upstream(self) -> Iterator[Any]:
-        if isinstance(self.context.server, Origin):
-            yield commands.CloseConnection(self.context.server)
+    # -- errors -------------------------------------------------------------------------------
 
     def handle_protocol_error(
         self, event: RequestProtocolError | ResponseProtocolError
@@ -412,8 +310,3 @@ class Stream(mitm.HttpStream):
             and self.client_state == self.state_done
             and self.server_state == self.state_wait_for_response_headers
         )
-
-
-def left(event: events.Event) -> bool:
-    """Whether an event says that the client is gone, or wants no answer any more."""
-    return isinstance(event, RequestProtocolError) and event.message != BAD_BODY
