@@ -1,0 +1,1 @@
+"""The response cache, by RFC 9111: one file shared by the workers of a node."""

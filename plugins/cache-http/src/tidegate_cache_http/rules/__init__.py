@@ -1,0 +1,1 @@
+"""The rules of RFC 9111 and its companions, sans I/O: values in, decisions out."""
