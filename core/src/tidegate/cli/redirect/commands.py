@@ -18,67 +18,86 @@ app = typer.Typer(
     epilog="One redirect per network namespace: apply replaces what is there.",
 )
 
+type Act = Callable[[Host, Plan, str, bool], None]
+Names = list[str] | None
+
+Port = Annotated[list[int], typer.Option(help="Destination port. May be repeated.")]
+To = Annotated[
+    Names,
+    typer.Option(
+        help="The gateway: 127.0.0.1:PORT (IPv4), [::1]:PORT (IPv6), :PORT. Default: :8081."
+    ),
+]
+Uid = Annotated[Names, typer.Option(help="Programs of this user.")]
+Gid = Annotated[Names, typer.Option(help="Programs of this group.")]
+Cgroup = Annotated[Names, typer.Option(help="Programs of this cgroup (v2).")]
+Everyone = Annotated[
+    bool, typer.Option("--everyone", help="All programs here: for a pod or container.")
+]
+Interface = Annotated[Names, typer.Option(help="What comes in here (a router).")]
+Source = Annotated[Names, typer.Option(help="What comes from this network.")]
+Excepted = Annotated[
+    Names, typer.Option("--except", help="Destination network that is left alone.")
+]
+GatewayUid = Annotated[str, typer.Option(help="Who runs the gateway: left alone.")]
+GatewayMark = Annotated[str, typer.Option(help="SO_MARK of the gateway's sockets.")]
 Netns = Annotated[
     str, typer.Option(help="A network namespace: a name of `ip netns`, pid:N, or a path.")
 ]
+Backend = Annotated[str, typer.Option(help="auto, nft or iptables.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Names = list[str] | None
 
 
-def verb(act: Callable[[Host, Plan, str, bool], None]) -> Callable[..., None]:
+def verb(act: Act) -> Callable[..., None]:
     """A command that takes a plan."""
 
     def command(
-        port: Annotated[list[int], typer.Option(help="Destination port. May be repeated.")],
-        to: Annotated[
-            Names,
-            typer.Option(
-                help="The gateway: 127.0.0.1:PORT (IPv4), [::1]:PORT (IPv6), :PORT. Default: :8081."
-            ),
-        ] = None,
-        uid: Annotated[Names, typer.Option(help="Programs of this user.")] = None,
-        gid: Annotated[Names, typer.Option(help="Programs of this group.")] = None,
-        cgroup: Annotated[Names, typer.Option(help="Programs of this cgroup (v2).")] = None,
-        everyone: Annotated[
-            bool, typer.Option("--everyone", help="All programs here: for a pod or container.")
-        ] = False,
-        interface: Annotated[Names, typer.Option(help="What comes in here (a router).")] = None,
-        source: Annotated[Names, typer.Option(help="What comes from this network.")] = None,
-        excepted: Annotated[
-            Names, typer.Option("--except", help="Destination network that is left alone.")
-        ] = None,
-        gateway_uid: Annotated[str, typer.Option(help="Who runs the gateway: left alone.")] = "",
-        gateway_mark: Annotated[str, typer.Option(help="SO_MARK of the gateway's sockets.")] = "",
+        port: Port,
+        to: To = None,
+        uid: Uid = None,
+        gid: Gid = None,
+        cgroup: Cgroup = None,
+        everyone: Everyone = False,
+        interface: Interface = None,
+        source: Source = None,
+        excepted: Excepted = None,
+        gateway_uid: GatewayUid = "",
+        gateway_mark: GatewayMark = "",
         netns: Netns = "",
-        backend: Annotated[str, typer.Option(help="auto, nft or iptables.")] = "auto",
+        backend: Backend = "auto",
         json: AsJson = False,
     ) -> None:
-        from .host import BACKENDS, Host
         from .plan import make_plan
 
-        if backend not in BACKENDS:
-            names = ", ".join(BACKENDS)
-            raise typer.BadParameter(f"{backend!r} is not one of {names}", param_hint="--backend")
-        local = uid or gid or cgroup or interface or source
+        programs = uid or gid or cgroup or interface or source
         plan = make_plan(
             ports=port,
             to=to or [":8081"],
             uid=uid or (),
             gid=gid or (),
             cgroup=cgroup or (),
-            everyone=everyone or bool(netns and not local),
+            everyone=everyone or bool(netns and not programs),
             interface=interface or (),
             source=source or (),
             excepted=excepted or (),
             gateway_uid=gateway_uid,
             gateway_mark=gateway_mark,
         )
-        act(Host(netns), plan, backend, json)
-        for version in {4, 6} - plan.to.keys():
-            note = f"note: IPv{version} is not redirected: there is no --to for it"
-            print(note, file=sys.stderr)
+        run(act, plan, netns, backend, json)
 
     return command
+
+
+def run(act: Act, plan: Plan, netns: str, backend: str, as_json: bool) -> None:
+    """Do it, and say what is left out."""
+    from .host import BACKENDS, Host
+
+    if backend not in BACKENDS:
+        text = f"{backend!r} is not one of {', '.join(BACKENDS)}"
+        raise typer.BadParameter(text, param_hint="--backend")
+    act(Host(netns), plan, backend, as_json)
+    for version in sorted({4, 6} - plan.to.keys()):
+        print(f"note: IPv{version} is not redirected: there is no --to for it", file=sys.stderr)
 
 
 def show(host: Host, plan: Plan, backend: str, as_json: bool) -> None:
