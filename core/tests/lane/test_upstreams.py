@@ -205,7 +205,7 @@ async def test_a_drain_finishes_what_is_in_progress_and_cuts_the_rest(
 ) -> None:
     upstream.handle(
         lambda request: (
-            sse("1", pause=0.1)[:-1] + (silence(),)
+            (*sse("1", pause=0.1)[:-1], silence())
             if request.target == "/endless"
             else (sleep(0.3), *json({}))
         )

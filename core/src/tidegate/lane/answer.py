@@ -11,7 +11,7 @@ from mitmproxy import http
 
 from tidegate.api import errors
 from tidegate.api.sse import SseParser
-from tidegate.api.types import Denial, Event, SseEvent, WsMessage
+from tidegate.api.types import Denial, Event, EventResult, SseEvent, WsMessage
 from tidegate.api.upstream import Codec, Upstream
 from tidegate.runtime.faults import StreamCut
 from tidegate.runtime.heads import client_fields, merge_trailers
@@ -414,7 +414,10 @@ class Answer:
             self.carriage.connection.deadline = self.carriage.lane.now + self._idle
 
 
-def _sequence(events: Event | Sequence[Event] | None) -> Sequence[Event]:
+def _sequence(events: EventResult) -> Sequence[Event]:
+    """What a codec made of an event. Raises StreamCut where it refuses to go on."""
     if events is None:
         return ()
+    if isinstance(events, Denial):
+        raise StreamCut(events)
     return (events,) if isinstance(events, SseEvent | WsMessage) else events

@@ -279,6 +279,7 @@ class Carriage:
         exchange = self.exchange
         exchange.bytes_in = self.incoming.size
         self.lane.active -= 1
+        self.delivery = self.answer = None  # no cycles: what is over is freed at once
         self.pipeline.finish(exchange, outcome)
         self.connection.answered(self)
 

@@ -30,7 +30,6 @@ CLOSE: Final = b"connection: close\r\n"
 KEEP: Final = b"connection: keep-alive\r\n"
 CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 
-VERSIONS: Final = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
 BODY_METHODS: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 """Methods whose empty body is said with `Content-Length: 0` (RFC 9110 §8.6)."""
 BODYLESS: Final = frozenset({204, 304})

@@ -9,16 +9,13 @@ import httptools
 
 from tidegate.api import errors
 from tidegate.api.errors import ErrorCode
+from tidegate.runtime.heads import FRAMING, KINDS
 from tidegate.runtime.messages import Fields
 from tidegate.runtime.settings import Limits
 
-from .framing import VERSIONS, Refused, content_length, is_chunked
+from .framing import Refused, content_length, is_chunked
 
-_NOTABLE: Final = frozenset(
-    {b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"http2-settings"}
-)
-_LENGTHS: Final = frozenset(map(len, _NOTABLE))
-_LINE: Final = re.compile(rb"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[01]\r\n")
+_LINE: Final = re.compile(rb"([A-Z]+) ([\x21-\x7e]+) (HTTP/1\.[01])\r\n")
 _LINE_START: Final = re.compile(rb"(?:[A-Z]{1,20}(?: [\x21-\x7e]*(?: [HTP/1.0]{0,8})?)?)?\r?")
 """The beginning of a request line that may still become whole."""
 _LINE_REST: Final = 32
@@ -51,12 +48,20 @@ class Incoming:
         "version",
     )
 
-    def __init__(self) -> None:
-        self.method = b""
-        self.target = b""
-        self.version = b"HTTP/1.1"
-        self.fields: Fields = ()
-        self.keep_alive = False
+    def __init__(
+        self,
+        method: bytes = b"",
+        target: bytes = b"",
+        version: bytes = b"HTTP/1.1",
+        fields: Fields = (),
+        *,
+        keep_alive: bool = False,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.fields = fields
+        self.keep_alive = keep_alive
         self.expects_continue = False
         self.upgrade = b""
         self.length: int | None = 0
@@ -89,10 +94,9 @@ class RequestReader:
         "_fields",
         "_held",
         "_limits",
-        "_line_seen",
+        "_line",
         "_parser",
-        "_size",
-        "_target",
+        "_spaced",
         "_wire",
         "request",
         "stopped",
@@ -101,16 +105,17 @@ class RequestReader:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._parser = httptools.HttpRequestParser(self)
-        self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._size = 0
         self._fed = 0
         """Bytes of the head in progress."""
         self._wire = 0
         """Bytes of the body in progress, its framing included."""
         self._held = b""
         """An incomplete request line; in a chunked body, the last bytes fed."""
-        self._line_seen = False
+        self._line: re.Match[bytes] | None = None
+        """The request line of the head in progress, once it is whole."""
+        self._spaced = False
+        """Whether a value of the head may end in space."""
         self._current: Incoming | None = None
         self.request: Incoming | None = None
         """A request whose head is complete, until `take`."""
@@ -149,11 +154,12 @@ class RequestReader:
         return data
 
     def _feed_head(self, data: bytes) -> bytes:
-        if not self._line_seen:
+        if self._line is None:
             data = self._held + data
             while data.startswith(b"\r\n"):  # RFC 9112 §2.2
                 data = data[2:]
-            if not _LINE.match(data):
+            line = _LINE.match(data)
+            if line is None:
                 self._fed = len(data)
                 self._held = data
                 if len(data) > self._limits.target + _LINE_REST:
@@ -161,27 +167,35 @@ class RequestReader:
                 elif not _LINE_START.fullmatch(data):
                     self._refuse(errors.BAD_REQUEST_FRAMING)
                 return b""
-            self._line_seen = True
+            self._line = line
             self._held = b""
             self._fed = 0
-        end = data.find(b"\r\n\r\n")
-        if end < 0 or self._fed:  # llhttp knows where a head ends that comes in parts
-            return self._feed_rest(data)
-        end += 4
-        self._parse(data if end == len(data) else data[:end])
+            if line.end() > self._limits.target + _LINE_REST:
+                self._refuse(errors.URI_TOO_LONG)
+                return b""
+        end = data.find(b"\r\n\r\n") + 4
+        if end == 3 or self._fed:
+            return self._feed_part(data)
+        if end > self._limits.head:
+            self._refuse(errors.HEADERS_TOO_LARGE)
+            return b""
+        head = data if end == len(data) else data[:end]
+        self._spaced = b" \r\n" in head or b"\t\r\n" in head
+        self._parse(head)
         return data[end:]
 
-    def _feed_rest(self, data: bytes) -> bytes:
+    def _feed_part(self, data: bytes) -> bytes:
         """A part of a head: up to its end, which may have begun in the last part."""
         held = self._held
         end = (held + data).find(b"\r\n\r\n")
         piece = data if end < 0 else data[: end + 4 - len(held)]
         self._held = (held + data)[-3:] if end < 0 else b""
         self._fed += len(piece)
-        fed = self._fed
+        if self._fed > self._limits.head:
+            self._refuse(errors.HEADERS_TOO_LARGE)
+            return b""
+        self._spaced = True
         self._parse(piece)
-        if end < 0 and fed > self._limits.head and not self.stopped:
-            self._refuse(errors.HEADERS_TOO_LARGE if self._fields else errors.URI_TOO_LONG)
         return data[len(piece) :]
 
     def _feed_chunked(self, current: Incoming, data: bytes) -> bytes:
@@ -222,40 +236,34 @@ class RequestReader:
 
     # -- llhttp's callbacks ---------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        self._target = b""
-        self._fields = []
-        self._size = 0
-
-    def on_url(self, url: bytes) -> None:
-        self._target = self._target + url if self._target else url
-        if len(self._target) > self._limits.target:
-            raise Refused(errors.URI_TOO_LONG)
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        fields = self._fields
-        fields.append((name, value.rstrip(b" \t")))
-        self._size += len(name) + len(value) + 4
-        if self._size > self._limits.head or len(fields) > self._limits.fields:
-            raise Refused(errors.HEADERS_TOO_LARGE)
+        self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
-        parser = self._parser
-        incoming = Incoming()
-        incoming.method = parser.get_method()
-        incoming.target = self._target
-        incoming.version = VERSIONS[parser.get_http_version()]
-        incoming.fields = tuple(self._fields)
-        incoming.keep_alive = parser.should_keep_alive()
-        for name, value in self._fields:
-            if len(name) in _LENGTHS and (lowered := name.lower()) in _NOTABLE:
-                self._note(incoming, lowered, value)
-        self._current = incoming
-        self._fields = []
-        self._size = self._fed = self._wire = 0
+        line = self._line
+        assert line is not None
+        fields = self._take_fields()
+        method, target, version = line.groups()
+        incoming = Incoming(
+            method, target, version, fields, keep_alive=self._parser.should_keep_alive()
+        )
+        kinds = KINDS
+        for name, value in fields:
+            if kinds[name] & FRAMING:
+                self._note(incoming, name.lower(), value)
+        self._current = self.request = incoming
+        self._line = None
+        self._fed = self._wire = 0
         self._held = b""
-        self._line_seen = False
-        self.request = incoming
+
+    def _take_fields(self) -> Fields:
+        """The fields since the last call, without the space that may stand after a value."""
+        fields, self._fields = self._fields, []
+        if len(fields) > self._limits.fields:
+            raise Refused(errors.HEADERS_TOO_LARGE)
+        if self._spaced:
+            return tuple([(name, value.rstrip(b" \t")) for name, value in fields])
+        return tuple(fields)
 
     def _note(self, incoming: Incoming, name: bytes, value: bytes) -> None:
         if name == b"content-length":
@@ -280,10 +288,10 @@ class RequestReader:
     def on_message_complete(self) -> None:
         current = self._current
         assert current is not None
-        current.complete = True
         if self._fields:
-            current.trailers = tuple(self._fields)
-            self._fields = []
+            self._spaced = True
+            current.trailers = self._take_fields()
+        current.complete = True
         self._current = None
         if not current.keep_alive:
             self.stopped = True

@@ -6,6 +6,7 @@ from typing import Final
 
 import httptools
 
+from tidegate.runtime.heads import CONTENT_TYPE, FRAMING, KINDS
 from tidegate.runtime.messages import Fields
 
 from .framing import BODYLESS, is_chunked
@@ -16,8 +17,7 @@ FIELDS_LIMIT: Final = 512
 INTERIMS: Final = 16
 """1xx responses that one answer may have before it."""
 
-_NOTABLE: Final = frozenset({b"content-length", b"transfer-encoding", b"content-type"})
-_LENGTHS: Final = frozenset(map(len, _NOTABLE))
+_USUAL: Final = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 
 
 class Malformed(Exception):
@@ -37,7 +37,8 @@ class ResponseReader:
         "_fields",
         "_interims",
         "_parser",
-        "_size",
+        "_spaced",
+        "_usual",
         "body",
         "complete",
         "content_type",
@@ -79,7 +80,8 @@ class ResponseReader:
         self.trailers: Fields | None = None
         self.interim: list[tuple[int, Fields]] = []
         self._fields: list[tuple[bytes, bytes]] = []
-        self._size = 0
+        self._spaced = False
+        self._usual = False
         self._fed = 0
         self._interims = 0
 
@@ -91,7 +93,10 @@ class ResponseReader:
     def feed(self, data: bytes) -> None:
         """Parse the next bytes; what they make is left in the attributes."""
         if not self.headed:
+            if self._fed == 0:
+                self._usual = data.startswith(_USUAL)
             self._fed += len(data)
+            self._spaced = self._spaced or b" \r\n" in data or b"\t\r\n" in data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -100,7 +105,7 @@ class ResponseReader:
             self.reusable = False
             if not self.complete and not self.switched:
                 self.failed = str(error.__context__ or error)
-        if not self.headed and self._fed > HEAD_LIMIT + 64 * 1024:
+        if not self.headed and self._fed > HEAD_LIMIT:
             self.failed = "its head is too large"
 
     def closed(self) -> None:
@@ -132,17 +137,12 @@ class ResponseReader:
         self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        fields = self._fields
-        fields.append((name, value.rstrip(b" \t")))
-        self._size += len(name) + len(value) + 4
-        if self._size > HEAD_LIMIT or len(fields) > FIELDS_LIMIT:
-            raise Malformed("its head is too large")
+        self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         status = parser.get_status_code()
-        fields = tuple(self._fields)
-        self._fields = []
+        fields = self._take_fields()
         if status < 200:
             self.reason = b""
             if status == 101:
@@ -156,21 +156,24 @@ class ResponseReader:
                     raise Malformed("it sends interim answers without end")
                 self.interim.append((status, fields))
             return
-        if status > 599 or parser.get_http_version() not in ("1.1", "1.0"):
+        if status > 599 or not (self._usual or parser.get_http_version() in ("1.1", "1.0")):
             raise Malformed("its status line is not acceptable")
         self.status = status
         self.fields = fields
         self.headed = True
         chunked = False
+        kinds = KINDS
         for name, value in fields:
-            if len(name) in _LENGTHS and (lowered := name.lower()) in _NOTABLE:
+            kind = kinds[name]
+            if kind & CONTENT_TYPE:
+                self.content_type = value
+            elif kind & FRAMING:
+                lowered = name.lower()
                 if lowered == b"content-length":
                     self.length = int(value)
-                elif lowered == b"content-type":
-                    self.content_type = value
-                elif not is_chunked(value):
-                    raise Malformed("its transfer coding is not `chunked`")
-                else:
+                elif lowered == b"transfer-encoding":
+                    if not is_chunked(value):
+                        raise Malformed("its transfer coding is not `chunked`")
                     chunked = True
         if not parser.should_keep_alive():
             self.reusable = False
@@ -183,6 +186,14 @@ class ResponseReader:
             self.until_close = True
             self.reusable = False
 
+    def _take_fields(self) -> Fields:
+        fields, self._fields = self._fields, []
+        if len(fields) > FIELDS_LIMIT:
+            raise Malformed("it has too many fields")
+        if self._spaced:
+            return tuple([(name, value.rstrip(b" \t")) for name, value in fields])
+        return tuple(fields)
+
     def on_body(self, data: bytes) -> None:
         if self.complete:
             raise Malformed("it sent a body where none may be")
@@ -194,5 +205,4 @@ class ResponseReader:
             return
         self.complete = True
         if self._fields:
-            self.trailers = tuple(self._fields)
-            self._fields = []
+            self.trailers = self._take_fields()

@@ -68,8 +68,53 @@ _FORWARDING: Final = frozenset(
         b"x-forwarded-server",
     }
 )
+_FRAMING: Final = frozenset(
+    {b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"http2-settings"}
+)
 _CLIENT_DROPS: Final = HOP_BY_HOP | {b"content-length", b"x-request-id"}
 _VIA: Final = b"1.1 tidegate"
+
+HOST: Final = 1
+CONNECTION: Final = 2
+KEPT_HERE: Final = 4
+"""Not passed upstream."""
+KEPT_BACK: Final = 8
+"""Not passed to the caller."""
+FORWARDING: Final = 16
+VIA: Final = 32
+FRAMING: Final = 64
+"""Says how a message is framed, or asks for something of the carrier."""
+CONTENT_TYPE: Final = 128
+
+_UPSTREAM_SPECIAL: Final = KEPT_HERE | FORWARDING | VIA
+_PERSISTENCE: Final = frozenset({b"keep-alive", b"close"})
+
+
+class FieldKinds(dict[bytes, int]):
+    """What is special about a field, by its name in whatever case: flags, or 0.
+
+    One look-up by the bytes that came costs a third of lowering them and asking each set. Names
+    are remembered as they come, within bounds.
+    """
+
+    def __missing__(self, name: bytes) -> int:
+        lowered = name.lower()
+        kind = (
+            HOST * (lowered == b"host")
+            | CONNECTION * (lowered == b"connection")
+            | KEPT_HERE * (lowered in _UPSTREAM_DROPS)
+            | KEPT_BACK * (lowered in _CLIENT_DROPS)
+            | FORWARDING * (lowered in _FORWARDING)
+            | VIA * (lowered == b"via")
+            | FRAMING * (lowered in _FRAMING)
+            | CONTENT_TYPE * (lowered == b"content-type")
+        )
+        if len(name) <= 64 and len(self) < 4096:
+            self[name] = kind
+        return kind
+
+
+KINDS: Final = FieldKinds()
 
 
 class HeadError(Exception):
@@ -111,6 +156,7 @@ def parse_host(value: bytes) -> str:
     return host.decode("ascii").lower().rstrip(".").strip("[]")
 
 
+@lru_cache(maxsize=1024)
 def parse_path(path: bytes, paths: Paths = "strict") -> bytes:
     """The path part of an origin-form target, normalised (RFC 3986 §6.2.2). HeadError.
 
@@ -193,7 +239,8 @@ def open_exchange(
 
     `fields` keep their order and case; framing must have been judged by the parser before.
     """
-    hosts = [value for name, value in fields if len(name) == 4 and name.lower() == b"host"]
+    kinds = KINDS
+    hosts = [value for name, value in fields if kinds[name] & HOST]
     host, authority, path, origin_form = split_target(
         method, target, hosts, http10=http_version == b"HTTP/1.0", paths=paths
     )
@@ -267,9 +314,19 @@ def connection_options(fields: Fields) -> frozenset[bytes]:
     """The field names that Connection lists, lower case (RFC 9110 §7.6.1)."""
     found: set[bytes] = set()
     for name, value in fields:
-        if len(name) == 10 and name.lower() == b"connection":
+        if KINDS[name] & CONNECTION:
             found.update(part.strip().lower() for part in value.split(b","))
     return frozenset(found)
+
+
+def unlisted(fields: Fields) -> Fields:
+    """The fields without those that Connection lists."""
+    kinds = KINDS
+    for name, value in fields:
+        if kinds[name] & CONNECTION and value.lower() not in _PERSISTENCE:
+            listed = connection_options(fields)
+            return tuple(field for field in fields if field[0].lower() not in listed)
+    return fields
 
 
 def upstream_head(
@@ -288,26 +345,26 @@ def upstream_head(
     data = request.data
     own = upstream.headers
     replaced = {name.lower() for name, _ in own} if own else ()
-    source = data.headers.fields
-    listed = connection_options(source)
     host = data.authority if upstream.preserve_host and data.authority else upstream.authority
     out: list[tuple[bytes, bytes]] = [(b"host", host)]
     via = _VIA
     forwarded_for = b""
     told: set[bytes] = set()
-    for field in source:
-        name = field[0].lower()
-        if name in _UPSTREAM_DROPS or name in listed or name in replaced:
-            continue
-        if name in _FORWARDING:
-            if not trusted:
+    kinds = KINDS
+    for field in unlisted(data.headers.fields):
+        kind = kinds[field[0]] & _UPSTREAM_SPECIAL
+        if kind:
+            name = field[0].lower()
+            if kind & VIA:
+                via = field[1] + b", " + via
+                continue
+            if kind & KEPT_HERE or not trusted:
                 continue
             if name == b"x-forwarded-for":
                 forwarded_for += field[1] + b", "
                 continue
             told.add(name)
-        elif name == b"via":
-            via = field[1] + b", " + via
+        if replaced and field[0].lower() in replaced:
             continue
         out.append(field)
     out.append((b"via", via))
@@ -348,13 +405,9 @@ def upstream_target(target: bytes, upstream: Upstream) -> bytes:
 
 def client_fields(exchange: Exchange, response: http.Response) -> list[tuple[bytes, bytes]]:
     """The fields of an answer to the caller, without framing fields."""
-    source = response.data.headers.fields
-    listed = connection_options(source)
-    out = [
-        field
-        for field in source
-        if (name := field[0].lower()) not in _CLIENT_DROPS and name not in listed
-    ]
+    kinds = KINDS
+    fields = unlisted(response.data.headers.fields)
+    out = [field for field in fields if not kinds[field[0]] & KEPT_BACK]
     out.append((b"x-request-id", exchange.id.encode()))
     return out
 
