@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import http_sf
 
@@ -65,6 +65,10 @@ class Directives:
         if argument is None or not _DIGITS.fullmatch(argument):
             return 0
         return min(int(argument[-20:]) if len(argument) > 20 else int(argument), LONGEST)
+
+    def bare(self, name: str) -> bool:
+        """Whether a directive is there without an argument."""
+        return name in self._arguments and self._arguments[name] is None
 
     def unqualified(self, name: str) -> bool:
         """Whether `no-cache` or `private` stands for the whole response (§5.2.2.4, §5.2.2.7)."""
@@ -129,7 +133,7 @@ def parse_targeted(value: bytes) -> Directives | None:
     type: then it is as if it were not there.
     """
     try:
-        parsed = http_sf.parse(value, tltype="dictionary")
+        parsed: Any = http_sf.parse(value, tltype="dictionary")
     except Exception:
         return None
     found: dict[str, Argument] = {}

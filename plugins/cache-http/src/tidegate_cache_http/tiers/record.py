@@ -1,0 +1,74 @@
+"""Keys and records of the file."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from tidegate_cache_http.rules.messages import Nominated, Stored
+
+FORMAT: Final = 1
+
+
+class Key(NamedTuple):
+    """What a request is looked up by: its URL, and the part of the cache that is its own.
+
+    `scope` holds the partition and whatever else the operator puts into the key; it is empty
+    for anonymous requests of a path without a recipe.
+    """
+
+    url: bytes
+    scope: bytes
+
+
+def shelf_id(key: Key) -> bytes:
+    """24 bytes for all variants of a key; the first 16 for all scopes of its URL."""
+    return url_id(key.url) + blake2b(key.scope, digest_size=8).digest()
+
+
+def url_id(url: bytes) -> bytes:
+    """16 bytes for a URL."""
+    return blake2b(url, digest_size=16).digest()
+
+
+def record_id(shelf: bytes, vary: Nominated) -> bytes:
+    """32 bytes for one variant."""
+    packed: bytes = msgpack.packb(vary)
+    return shelf + blake2b(packed, digest_size=8).digest()
+
+
+class Record(NamedTuple):
+    """One entry as the file has it: its number, its key, its head, and what it costs there."""
+
+    number: int
+    key: Key
+    head: Stored
+    chunks: int
+    cost: int
+
+
+def pack(record: Record) -> bytes:
+    """The bytes of a record."""
+    head = record.head
+    packed: bytes = msgpack.packb(
+        (
+            FORMAT, record.number, record.key, record.chunks, record.cost,
+            head.status, head.reason, head.fields, head.size, head.part,
+            head.asked_at, head.age, head.lifetime, head.heuristic, head.date,
+            head.always_validate, head.never_stale, head.immutable, head.swr, head.sie,
+            head.etag, head.modified, head.vary, head.asked_range, head.tags, head.purged,
+            head.stamp,
+        )
+    )  # fmt: skip
+    return packed
+
+
+def unpack(data: bytes | memoryview) -> Record | None:
+    """The record in `data`; None where it is of another format."""
+    values: tuple[Any, ...] = msgpack.unpackb(data, use_list=False)
+    if values[0] != FORMAT:
+        return None
+    _, number, key, chunks, cost, *rest = values
+    return Record(number, Key(*key), Stored(*rest), chunks, cost)
