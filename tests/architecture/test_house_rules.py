@@ -31,7 +31,9 @@ def imports_of(path: Path) -> Iterator[tuple[str, int]]:
 
 def offending(path: Path, pattern: str) -> list[str]:
     found = re.compile(pattern)
-    return [f"{relative(path)}:{line} {name}" for name, line in imports_of(path) if found.match(name)]
+    return [
+        f"{relative(path)}:{line} {name}" for name, line in imports_of(path) if found.match(name)
+    ]
 
 
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda p: p.name)
@@ -58,7 +60,9 @@ def test_a_plugin_has_a_readme_with_an_example_and_tests(folder: Path) -> None:
 
 
 def test_only_the_engine_imports_the_internals_of_mitmproxy_and_uvloop() -> None:
-    internals = r"mitmproxy\.(proxy|addons|master|addonmanager|eventsequence|options|tls|ctx)\b|uvloop\b"
+    internals = (
+        r"mitmproxy\.(proxy|addons|master|addonmanager|eventsequence|options|tls|ctx)\b|uvloop\b"
+    )
     outside = [p for p in SOURCES if "/tidegate/engine/" not in p.as_posix()]
     assert [o for p in outside for o in offending(p, internals)] == []
 

@@ -46,7 +46,9 @@ def test_every_member_builds_a_wheel(wheels: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_core_and_one_plugin_run_in_an_empty_environment(wheels: Path, tmp_path: Path) -> None:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("TIDEGATE_", "PYTHON", "VIRTUAL"))}
+    env = {
+        k: v for k, v in os.environ.items() if not k.startswith(("TIDEGATE_", "PYTHON", "VIRTUAL"))
+    }
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True, timeout=120)
     python = tmp_path / "env/bin/python"
     subprocess.run(

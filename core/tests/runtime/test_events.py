@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tidegate.api import Plugin, SseEvent, WsMessage, hook
+from tidegate.api import Denial, Plugin, SseEvent, WsMessage, hook
 from tidegate.testing import Harness, Use, make_answer, make_exchange
 from tidegate.testing.faults import crash_plugin, plugin_with, wrong_type_plugin
 
@@ -109,3 +109,13 @@ async def test_a_shadow_event_transform_that_fails_changes_nothing():
         content, denial = await stream(Use(plugin, mode="shadow"))
         assert denial is None
         assert content == STREAM.content
+
+
+async def test_a_denial_ends_the_stream_and_is_nobodys_fault():
+    async with Harness(
+        on_event(lambda _: Denial(403, "enough", "That is enough.")), answer=STREAM
+    ) as harness:
+        exchange = await harness.send(make_exchange())
+        assert exchange.denial.code == "enough"
+        assert exchange.outcome == "denied"
+        assert "hook_failures_total" not in harness.counters()

@@ -320,3 +320,15 @@ async def test_an_upstream_is_asked_for_each_attempt_and_told_of_each_end():
         exchange = await harness.send(make_exchange())
         assert exchange.response.content == b"second"
     assert told == [("blue", "upstream_unreachable", None), ("green", "", 200)]
+
+
+async def test_a_response_transform_may_deny_in_place_of_the_answer():
+    class NoSecrets(Plugin):
+        @hook
+        def transform_response(self, exchange):
+            return Denial(451, "withheld", "This answer is withheld.")
+
+    async with Harness(NoSecrets) as harness:
+        exchange = await harness.send(make_exchange())
+        assert (exchange.status, exchange.outcome) == (451, "denied")
+        assert exchange.failed_addon == ""

@@ -234,5 +234,16 @@ class Exchange:
             self._json = (content, orjson.loads(content))
         return self._json[1]
 
+    def response_json(self) -> Any:
+        """The response's body as JSON. Needs `Body(response=True)`. ValueError as above."""
+        return orjson.loads((self.response and self.response.content) or b"")
+
+    @property
+    def status(self) -> int | None:
+        """The status that the caller got or will get; None: nothing has answered yet."""
+        if self.denial is not None:
+            return self.denial.status
+        return None if self.response is None else self.response.status_code
+
     def __repr__(self) -> str:
         return f"<Exchange {self.id} {self.request.method} {self.host}{self.path} {self.outcome}>"

@@ -12,8 +12,8 @@ and from `self.config`; return what the table says, or None for "nothing to say"
 | cache_lookup | Response, None | the first | counted as a miss |
 | route | Upstream, Response, Denial, None | the first; none: 404 | 503 |
 | cache_store | BodySink, None | all | counted |
-| transform_response | None | all run, in reverse order | 502 |
-| transform_event | None, event, list of events | all run, in reverse order | the stream is cut |
+| transform_response | Denial, None | all run, in reverse order | 502 |
+| transform_event | event, list of events, Denial, None | all, in reverse order | the stream is cut |
 | log | None | all, off the request path | counted |
 
 A `Response` from `authorize`, `transform_request` or `route` answers the exchange here: the
@@ -140,8 +140,10 @@ class HookSpecs:
         """
 
     @_spec
-    def transform_response(self, exchange: Exchange) -> Maybe[None]:
-        """Change `exchange.response` on its way to the caller.
+    def transform_response(self, exchange: Exchange) -> Maybe[Denial]:
+        """Change `exchange.response` on its way to the caller; a `Denial` takes its place.
+
+        `response.content` is None where the body streams.
 
         An addon that needs response bodies (`needs=Body(response=True)`) but has no
         `transform_event` makes event streams in its scope be gathered as well: it may be a
@@ -159,6 +161,7 @@ class HookSpecs:
         """Change one server-sent event or WebSocket message, as it passes. Sync.
 
         None passes `event` on, with the changes made to it; a list replaces it: `[]` drops it.
+        A `Denial` ends the stream with an error event.
 
         Example:
             class Shout(Plugin):

@@ -138,7 +138,7 @@ class SseEvent:
 
 
 type Event = SseEvent | WsMessage
-type EventResult = Event | Sequence[Event] | None
+type EventResult = Event | Sequence[Event] | Denial | None
 
 
 @runtime_checkable

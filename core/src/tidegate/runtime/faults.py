@@ -47,7 +47,7 @@ class BreakerOpen(Exception):
 
 
 class StreamCut(Exception):
-    """An event transform failed: the stream can't go on. Carries the denial to tell."""
+    """An event transform denied or failed: the stream ends. Carries the denial to tell."""
 
     def __init__(self, denial: Denial) -> None:
         super().__init__(denial.code)

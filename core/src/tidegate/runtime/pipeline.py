@@ -233,7 +233,7 @@ class Pipeline:
         """Run cache_store and the response transforms over `exchange.response`.
 
         Returns the sinks that want to see a body that streams. `exchange.denial` is set where
-        a transform failed: send that instead. A local answer meets the transforms outside the
+        a transform denied or failed: send that instead. A local answer meets the transforms outside the
         addon that gave it; a cached one those on the caller's side of the cache.
         """
         steps = self.transforms
@@ -258,7 +258,7 @@ class Pipeline:
     def event(self, exchange: Exchange, event: Event) -> Sequence[Event]:
         """Run the event transforms over one event; what is sent instead of it.
 
-        Raises StreamCut where one failed: the stream ends with an error event.
+        Raises StreamCut where one denied or failed: the stream ends with an error event.
         """
         events: Sequence[Event] = (event,)
         for step in self.events:
@@ -270,11 +270,15 @@ class Pipeline:
                     watch.step = None
                     if result is None:
                         result = (one,)
+                    elif isinstance(result, Denial):
+                        raise StreamCut(result)
                     elif not isinstance(result, list | tuple):
                         result = (result,)
                     for new in result:
                         check_event(new, one)
                     out.extend(result)
+                except StreamCut:
+                    raise
                 except BaseException as error:
                     watch.step = None
                     denial = self._failed(step, exchange, error)
@@ -293,7 +297,8 @@ class Pipeline:
         if not outcome:
             outcome = "answered"
             if exchange.denial is not None:
-                outcome = "failed" if exchange.failed_addon or exchange.attempts else "denied"
+                upstream_failed = exchange.attempts and exchange.attempts[-1].error
+                outcome = "failed" if exchange.failed_addon or upstream_failed else "denied"
         exchange.outcome = outcome
         exchange.ended = time.monotonic()
         if exchange.credentials and exchange.principal is None:

@@ -46,8 +46,8 @@ RULES: Final[dict[str, Rule]] = {
     "cache_lookup": Rule(http.Response),
     "route": Rule(Upstream, http.Response, Denial, **_GATE),
     "cache_store": Rule(BodySink),
-    "transform_response": Rule(**_TRANSFORM),
-    "transform_event": Rule(SseEvent, WsMessage, list, tuple, **_TRANSFORM),
+    "transform_response": Rule(Denial, **_TRANSFORM),
+    "transform_event": Rule(SseEvent, WsMessage, list, tuple, Denial, **_TRANSFORM),
     "log": Rule(),
 }
 
