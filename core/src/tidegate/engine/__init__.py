@@ -8,10 +8,10 @@ Only this package imports mitmproxy's proxy internals and uvloop.
     lanes       what is asked of the lane, and taken from it
     handler     one client connection: commands of the layers into I/O, deadlines
     layers      HttpLayer with upstreams of ours
-    stream      one exchange as a layer: what is sent when, and every way it may end
+    stream      one exchange as a layer: what is sent when; ending: every way it may end
     http1/http2 the wire, with our limits and our errors
     call        the state of one exchange between layers and pipeline
-    bridge      the pipeline, called from mitmproxy's hooks
+    bridge      the pipeline, called from mitmproxy's hooks; outgoing, incoming: its phases
 """
 
 from .engine import Engine

@@ -258,11 +258,12 @@ class Handler(ProxyConnectionHandler):
         if self._lingering or self.client not in self.transports:
             return
         limits = self.master.gateway.deadlines
-        if self.head_since and now - self.head_since > limits.head:
-            io = self.transports[self.client]
-            raw = wire(envelope(errors.REQUEST_TIMEOUT.denial()))
-            cast(asyncio.StreamWriter, io.writer).write(raw)
-            self.close()
+        if self.head_since:  # a head has begun: not idle, and not yet an exchange
+            if now - self.head_since > limits.head:
+                io = self.transports[self.client]
+                last = wire(envelope(errors.REQUEST_TIMEOUT.denial()))
+                cast(asyncio.StreamWriter, io.writer).write(last)
+                self.close()
         elif draining or now - self.idle_since > limits.keepalive:
             self.close()
 

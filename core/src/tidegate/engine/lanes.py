@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol, cast
 
 from tidegate.api.types import Client
@@ -26,13 +26,16 @@ class Handover(Protocol):
 class Lane(Protocol):
     """The other carrier, as the engine starts, drains and stops it.
 
-    `handover` is set by the engine: it takes connections that ask for a WebSocket.
+    `handover` is set by the engine: it takes connections that ask for a WebSocket. `clients`
+    are the open connections, `active` counts the exchanges in progress.
     """
 
     handover: Callable[[Any], None] | None
 
     @property
     def active(self) -> int: ...
+    @property
+    def clients(self) -> Collection[Any]: ...
     def protocol(self, listener: Listener) -> asyncio.Protocol: ...
     def tls(self, listener: Listener) -> Any: ...
     def reconfigure(self, settings: Settings) -> None: ...
