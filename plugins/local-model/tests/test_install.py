@@ -124,6 +124,7 @@ def test_pip_is_used_where_uv_does_not_work(tmp_path, monkeypatch):
     command = default_command(tmp_path / "site", WANTED)
     assert command[:4] == [str(pip), "-m", "pip", "install"]
     pip.write_text("#!/bin/sh\nexit 1\n")
+    monkeypatch.setattr(sys, "_base_executable", str(broken))
     with pytest.raises(InstallError, match="neither uv nor pip"):
         default_command(tmp_path / "site", WANTED)
 

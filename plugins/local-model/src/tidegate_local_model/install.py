@@ -108,10 +108,16 @@ def default_command(target: Path, requirements: Sequence[str]) -> list[str]:
     uv = os.environ.get("UV") or shutil.which("uv")
     if uv is not None and _works([uv, "--version"]):
         return [uv, "pip", *options, "--python", sys.executable]
-    pip = [sys.executable, "-m", "pip"]
-    if _works([*pip, "--version"]):
-        return [*pip, *options, "--disable-pip-version-check"]
+    # An environment made by uv has no pip; the interpreter that it stands on mostly has.
+    for python in (sys.executable, base_python()):
+        if _works([python, "-m", "pip", "--version"]):
+            return [python, "-m", "pip", *options, "--disable-pip-version-check"]
     raise InstallError("neither uv nor pip is here to install the model: `pip install uv` first")
+
+
+def base_python() -> str:
+    """The interpreter that this environment was made from, or this one."""
+    return str(getattr(sys, "_base_executable", sys.executable))
 
 
 def _works(command: list[str]) -> bool:
@@ -135,3 +141,10 @@ def _locked(folder: Path) -> Iterator[None]:
 def say(text: str) -> None:
     """Tell the person who waits. Standard output is for `--json`."""
     print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        Installer(Path(sys.argv[1])).ensure()
+    except (IndexError, InstallError) as error:
+        sys.exit(str(error) if isinstance(error, InstallError) else "give the folder to fill")
