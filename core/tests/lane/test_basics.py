@@ -244,7 +244,11 @@ async def test_interim_answers_pass_and_the_final_one_is_awaited(
         ((send(b"rubbish\r\n\r\n"),), 502, "upstream_protocol_error"),
         ((send(b"HTTP/1.1 200 OK\r\nContent-Le"), close()), 502, "upstream_protocol_error"),
         ((reset(),), 502, "upstream_unreachable"),
-        ((send(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 600 + b"\r\n"),), 502, "upstream_protocol_error"),
+        (
+            (send(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 600 + b"\r\n"),),
+            502,
+            "upstream_protocol_error",
+        ),
         (
             (send(b"HTTP/1.1 200 OK\r\na: " + b"b" * 300_000),),
             502,

@@ -273,3 +273,28 @@ async def test_new_settings_are_taken_without_a_restart(
 
     running.lane.reconfigure(replace(settings, gateway=gateway))
     assert (await peer.post(b"x" * 2000)).code == "body_too_large"
+
+
+class Broken(Upstream):
+    """Raises where it may not."""
+
+    def pick(self, exchange: Exchange, tried: Any) -> Upstream | None:
+        if exchange.path == "/pick" or tried:
+            raise RuntimeError("pick")
+        return super().pick(exchange, tried)
+
+    def ended(self, exchange: Exchange, attempt: Any) -> None:
+        raise RuntimeError("ended")
+
+
+async def test_an_upstream_object_that_raises_costs_its_own_exchange_only(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    running = await serve(Broken("broken", "http", "127.0.0.1", upstream.port))
+    peer = await running.connect()
+    answer = await peer.get("/pick")
+    assert (answer.status, answer.code) == (500, "internal_error")
+    assert (await peer.get("/")).body == b"ok"
+    upstream.answer(close())
+    assert (await (await running.connect()).get("/")).code == "internal_error"
+    assert running.lane.active == 0

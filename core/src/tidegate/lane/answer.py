@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import orjson
 from mitmproxy import http
 
 from tidegate.api import errors
-from tidegate.api.sse import SseParser
-from tidegate.api.types import Denial, Event, EventResult, SseEvent, WsMessage
+from tidegate.api.types import Denial
 from tidegate.api.upstream import Codec, Upstream
 from tidegate.runtime.faults import StreamCut
 from tidegate.runtime.heads import client_fields, merge_trailers
 
-from .coding import Decoder, content_coding, decoded_within, decoder
+from .coding import decoded_within
+from .events import EventPipe
 from .framing import BODYLESS, CHUNKED, chunk, fields_block, last_chunk, status_line
 from .stages import COLLECT, NEVER, RESPOND, STREAM
 
@@ -32,8 +31,6 @@ log = logging.getLogger("tidegate.lane")
 EVENT_STREAM: Final = b"text/event-stream"
 BACKLOG: Final = 256 * 1024
 """Bytes of an answer that may wait for hooks before the upstream is paused."""
-DECODED: Final = 4 * 1024 * 1024
-"""Bytes that one piece of an encoded event stream may decode to."""
 
 
 class Answer:
@@ -42,14 +39,12 @@ class Answer:
     __slots__ = (
         "_chunked",
         "_codec",
-        "_decoder",
         "_delivery",
+        "_events",
         "_idle",
         "_origin",
-        "_parser",
         "_silent",
         "_sinks",
-        "_tail",
         "begun",
         "carriage",
         "events",
@@ -65,10 +60,8 @@ class Answer:
         self._sinks: tuple[SafeSink, ...] = ()
         self._delivery: Delivery | None = None
         self._origin: Origin | None = None
-        self._parser: SseParser | None = None
+        self._events: EventPipe | None = None
         self._codec: Codec | None = None
-        self._decoder: Decoder | None = None
-        self._tail = b""
         self._idle = NEVER
 
     # -- from the upstream ----------------------------------------------------------------------
@@ -170,8 +163,10 @@ class Answer:
             carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
             return
         if self.events and not reader.head_only and (carriage.pipeline.events or self._codec):
-            self._parser = SseParser()
-            if not self._open_decoder(response):
+            try:
+                self._events = EventPipe(carriage, self._codec, response)
+            except ValueError:  # encoded in a way that is not known here
+                carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
                 return
         elif reader.complete and reader.trailers is None:
             self._send_complete(response, origin, delivery)
@@ -180,22 +175,6 @@ class Answer:
         if carriage.connection.writable:
             self.client_ready()
         self._stream()
-
-    def _open_decoder(self, response: http.Response) -> bool:
-        """Event hooks see decoded events, though identity was asked for."""
-        fields = response.data.headers.fields
-        coding = content_coding(fields)
-        if not coding:
-            return True
-        try:
-            self._decoder = decoder(coding)
-        except ValueError:
-            self.carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
-            return False
-        response.data.headers.fields = tuple(
-            field for field in fields if field[0].lower() != b"content-encoding"
-        )
-        return True
 
     def _send_complete(self, response: http.Response, origin: Origin, delivery: Delivery) -> None:
         """The usual answer: it has come whole, and nobody changes its body."""
@@ -258,14 +237,14 @@ class Answer:
         fields = client_fields(carriage.exchange, response)
         if reader.head_only or response.data.status_code in BODYLESS:
             self._silent = True
-        elif reader.length is not None and self._parser is None and reader.trailers is None:
+        elif reader.length is not None and self._events is None and reader.trailers is None:
             fields.append((b"content-length", b"%d" % reader.length))
         elif carriage.incoming.version == b"HTTP/1.1":
             self._chunked = True
         else:
             carriage.connection.last = True
         rest = b""
-        if self._parser is None:
+        if self._events is None:
             rest = self._framed(self._pass(reader.take()))
         self._write_head(response, fields, rest)
 
@@ -288,10 +267,13 @@ class Answer:
         reader = origin.reader
         data = reader.take()
         try:
-            if self._parser is None:
+            if self._events is None:
                 out = self._pass(data)
             else:
-                out = self._through_events(data, complete=reader.complete)
+                for sink in self._sinks:
+                    sink.write(data)
+                out = self._events.feed(data, complete=reader.complete)
+                carriage.exchange.bytes_out += len(out)
         except StreamCut as cut:
             carriage.fail(cut.denial)
             return
@@ -324,53 +306,6 @@ class Answer:
             sink.close(complete=True, trailers=trailers)
         self._sinks = ()
         carriage.end()
-
-    def _through_events(self, data: bytes, *, complete: bool) -> bytes:
-        """The events in `data`, transformed; what belongs to no event passes as it is."""
-        parser, carriage = self._parser, self.carriage
-        assert parser is not None
-        for sink in self._sinks:
-            sink.write(data)
-        if self._decoder is not None and data:
-            try:
-                data = self._decoder.feed(data, DECODED)
-            except OverflowError:
-                raise ValueError("it decodes to too much") from None
-        items = parser.feed(data)
-        if complete:
-            items += parser.end()
-        out: list[bytes] = []
-        for item in items:
-            if isinstance(item, bytes):
-                out.append(item)
-            else:
-                out.extend(self._encode(self._transform(item)))
-        if complete and self._codec is not None:
-            last = self._codec.decode_end(carriage.exchange)
-            for event in _sequence(last):
-                out.extend(self._encode(carriage.pipeline.event(carriage.exchange, event)))
-        sent = b"".join(out)
-        carriage.exchange.bytes_out += len(sent)
-        return sent
-
-    def _transform(self, event: SseEvent) -> Sequence[Event]:
-        exchange, pipeline = self.carriage.exchange, self.carriage.pipeline
-        if self._codec is None:
-            return pipeline.event(exchange, event)
-        try:
-            decoded = self._codec.decode_event(exchange, event)
-        except Exception:
-            log.exception("the codec failed on an event (exchange %s)", exchange.id)
-            raise StreamCut(errors.PLUGIN_TRANSFORM_FAILED.denial()) from None
-        return [
-            out
-            for one in _sequence(event if decoded is None else decoded)
-            for out in pipeline.event(exchange, one)
-        ]
-
-    @staticmethod
-    def _encode(events: Sequence[Event]) -> list[bytes]:
-        return [event.encode() for event in events if isinstance(event, SseEvent)]
 
     # -- ends and pressure ----------------------------------------------------------------------
 
@@ -412,12 +347,3 @@ class Answer:
             origin.paused = False
             origin.transport.resume_reading()
             self.carriage.connection.deadline = self.carriage.lane.now + self._idle
-
-
-def _sequence(events: EventResult) -> Sequence[Event]:
-    """What a codec made of an event. Raises StreamCut where it refuses to go on."""
-    if events is None:
-        return ()
-    if isinstance(events, Denial):
-        raise StreamCut(events)
-    return (events,) if isinstance(events, SseEvent | WsMessage) else events

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import time
 from random import getrandbits
 from typing import TYPE_CHECKING, Final, cast
 
 from tidegate.api import errors
 from tidegate.api.types import Client, Denial
-from tidegate.runtime.heads import HOP_BY_HOP, HeadError, open_exchange
+from tidegate.runtime.heads import HeadError, open_exchange
+from tidegate.runtime.kinds import HOP_BY_HOP
 from tidegate.runtime.messages import Fields, error_response
 from tidegate.runtime.settings import Listener
 
@@ -26,6 +26,7 @@ from .framing import (
     status_line,
 )
 from .handover import Handover, upgrade_head
+from .peer import client_of, has_left
 from .requests import Incoming, RequestReader
 from .stages import NEVER
 
@@ -43,8 +44,6 @@ LINGERERS: Final = 256
 """Connections over the limit that may linger at a time."""
 PROBED: Final = 0.03
 """Seconds after which the answer to a probe has come: a reset from a client that is gone."""
-
-_TCP_CLOSE_WAIT: Final = 8
 
 
 class ClientConnection(asyncio.Protocol):
@@ -101,7 +100,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport = cast(asyncio.Transport, transport)
         lane = self.lane
-        self._client = _client(transport)
+        self._client = client_of(transport)
         self.trusted = lane.proxies.trusts(self._client.peer)
         self.deadline = lane.now + lane.head
         if not lane.admit(self):
@@ -342,22 +341,15 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = NEVER
             transport.close()
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """Close at once."""
         if self.transport is not None:
             self.transport.abort()
 
     def _probe(self) -> None:
         """Close where the peer has answered the interim response with a reset."""
-        transport = self.transport
-        if transport is None:
-            return
-        sock = transport.get_extra_info("socket")
-        try:
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-        except (OSError, AttributeError):
-            return
-        if info[0] != _TCP_CLOSE_WAIT:
-            transport.abort()
+        if self.transport is not None and has_left(self.transport):
+            self.transport.abort()
 
     def hold_reading(self) -> None:
         """Read no more for now: what has come can't be passed on."""
@@ -374,7 +366,7 @@ class ClientConnection(asyncio.Protocol):
     def expired(self, now: float) -> None:
         """A deadline has passed."""
         if now >= self.stall:
-            self._abort()
+            self.abort()
         elif now >= self.total:
             self.total = NEVER
             if self.carriage is not None:
@@ -382,7 +374,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.deadline = NEVER
             if self._lingering:
-                self._abort()
+                self.abort()
             elif self.carriage is not None:
                 self.carriage.expired()
             elif self._reader.started:
@@ -394,13 +386,3 @@ class ClientConnection(asyncio.Protocol):
         """The worker is to end: close if nothing is in progress."""
         if self.carriage is None and not self._reader.started and not self._lingering:
             self._shut()
-
-
-def _client(transport: asyncio.Transport) -> Client:
-    peer = transport.get_extra_info("peername")
-    address, port = (peer[0], peer[1]) if isinstance(peer, tuple) else ("", 0)
-    tls = transport.get_extra_info("ssl_object")
-    if tls is None:
-        return Client(address, port, address)
-    names = getattr(tls, "tidegate_sni", None)
-    return Client(address, port, address, True, names, tls.getpeercert(True))

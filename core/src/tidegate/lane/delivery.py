@@ -86,7 +86,10 @@ class Delivery:
 
     def _delayed(self, leaf: Upstream) -> None:
         if self.carriage.stage == WAIT:
-            self._try(leaf)
+            try:
+                self._try(leaf)
+            except Exception:
+                self.carriage.crashed()
 
     def _try(self, leaf: Upstream) -> None:
         carriage, exchange = self.carriage, self._exchange
@@ -108,7 +111,7 @@ class Delivery:
         lane = self.carriage.lane
         origin = lane.pool.endpoint(leaf).take(self, fresh=fresh)
         if origin is not None:
-            self.connected(origin)
+            self._send(origin)
         else:
             self.carriage.stage = CONNECT
             self.carriage.connection.deadline = lane.now + leaf.timeouts.connect + 0.5
@@ -165,6 +168,12 @@ class Delivery:
 
     def connected(self, origin: Origin) -> None:
         """The pool has a connection for this attempt."""
+        try:
+            self._send(origin)
+        except Exception:
+            self.carriage.crashed()
+
+    def _send(self, origin: Origin) -> None:
         carriage, attempt = self.carriage, self._attempt
         assert attempt is not None
         assert origin.transport is not None
@@ -235,6 +244,12 @@ class Delivery:
 
     def received(self) -> None:
         """The upstream's connection has parsed more, or is gone."""
+        try:
+            self._received()
+        except Exception:
+            self.carriage.crashed()
+
+    def _received(self) -> None:
         carriage = self.carriage
         if carriage.stage != SEND:
             if carriage.answer is not None:
@@ -297,7 +312,10 @@ class Delivery:
     def not_connected(self, error: DialError) -> None:
         """The pool could not make a connection."""
         if self.carriage.stage == CONNECT:
-            self._failed(error.code, str(error))
+            try:
+                self._failed(error.code, str(error))
+            except Exception:
+                self.carriage.crashed()
 
     def expired(self) -> None:
         """The deadline of what is awaited from the upstream has passed."""

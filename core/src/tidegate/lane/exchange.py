@@ -7,6 +7,7 @@ don't suspend. Its `Delivery` sends the request upstream, its `Answer` sends wha
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 MIN_RATE: Final = 1024
 """Bytes per second that a request body must have on average, after `GRACE` seconds."""
 GRACE: Final = 10.0
+log = logging.getLogger("tidegate.lane")
+
 HELD: Final = 64 * 1024
 """Bytes of a body that may wait before its sender is paused."""
 
@@ -96,6 +99,14 @@ class Carriage:
         )
         self.pipeline = pipeline
         lane.active += 1
+        try:
+            self._admit()
+        except Exception:
+            self.crashed()
+
+    def _admit(self) -> None:
+        """Run the first hooks, unless the head alone says no."""
+        lane, incoming, pipeline = self.lane, self.incoming, self.pipeline
         length = incoming.length
         if incoming.refusal is not None:
             self.fail(incoming.refusal.denial())
@@ -104,7 +115,7 @@ class Carriage:
         elif lane.shedding:
             self.fail(errors.OVERLOADED.denial(retry_after=1.0))
         else:
-            self.run(pipeline.request(exchange, 0, pipeline.body_at), self._headed)
+            self.run(pipeline.request(self.exchange, 0, pipeline.body_at), self._headed)
 
     def run[T](self, coro: Coroutine[Any, Any, T], then: Callable[[T], None]) -> None:
         """Run hooks; `then` gets their result: in this very call where none suspends."""
@@ -126,7 +137,10 @@ class Carriage:
             return  # the client is gone: `client_gone` has ended the exchange
         self._task = None
         if self.stage != DONE:
-            then(result)
+            try:
+                then(result)
+            except Exception:
+                self.crashed()
 
     def _headed(self, passed: bool) -> None:
         """The hooks that see the head only have run."""
@@ -160,7 +174,7 @@ class Carriage:
         self._limit = limit
         self._then = then
         self.want_body()
-        self.body_arrived()
+        self._body_arrived()
 
     def want_body(self) -> None:
         """The body is wanted: say so to a client that waits to be told."""
@@ -174,6 +188,12 @@ class Carriage:
 
     def body_arrived(self) -> None:
         """More of the request has come, or something is wrong with it."""
+        try:
+            self._body_arrived()
+        except Exception:
+            self.crashed()
+
+    def _body_arrived(self) -> None:
         incoming = self.incoming
         if incoming.refusal is not None:
             self.fail(incoming.refusal.denial())
@@ -282,6 +302,15 @@ class Carriage:
         self.delivery = self.answer = None  # no cycles: what is over is freed at once
         self.pipeline.finish(exchange, outcome)
         self.connection.answered(self)
+
+    def crashed(self) -> None:
+        """A fault of ours, or of an upstream object: log it, answer 500, leave nothing open."""
+        log.exception("exchange %s crashed", self.exchange.id)
+        try:
+            self.fail(errors.INTERNAL_ERROR.denial())
+        except Exception:
+            log.exception("exchange %s can't be answered", self.exchange.id)
+            self.connection.abort()
 
     def client_gone(self) -> None:
         """Nobody waits for the answer any more: stop all that is done for it."""

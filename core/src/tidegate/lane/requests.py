@@ -9,7 +9,7 @@ import httptools
 
 from tidegate.api import errors
 from tidegate.api.errors import ErrorCode
-from tidegate.runtime.heads import FRAMING, KINDS
+from tidegate.runtime.kinds import FRAMING, KINDS
 from tidegate.runtime.messages import Fields
 from tidegate.runtime.settings import Limits
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import httptools
 
-from tidegate.runtime.heads import CONTENT_TYPE, FRAMING, KINDS
+from tidegate.runtime.kinds import CONTENT_TYPE, FRAMING, KINDS
 from tidegate.runtime.messages import Fields
 
 from .framing import BODYLESS, is_chunked
@@ -35,6 +35,7 @@ class ResponseReader:
     __slots__ = (
         "_fed",
         "_fields",
+        "_in_trailers",
         "_interims",
         "_parser",
         "_spaced",
@@ -84,6 +85,7 @@ class ResponseReader:
         self._usual = False
         self._fed = 0
         self._interims = 0
+        self._in_trailers = False
 
     @property
     def touched(self) -> bool:
@@ -103,7 +105,9 @@ class ResponseReader:
             self.reusable = False
         except httptools.HttpParserError as error:
             self.reusable = False
-            if not self.complete and not self.switched:
+            if self._in_trailers:
+                self.complete = True  # only its trailers are not acceptable: they are dropped
+            elif not self.complete and not self.switched:
                 self.failed = str(error.__context__ or error)
         if not self.headed and self._fed > HEAD_LIMIT:
             self.failed = "its head is too large"
@@ -194,7 +198,11 @@ class ResponseReader:
             return tuple([(name, value.rstrip(b" \t")) for name, value in fields])
         return tuple(fields)
 
+    def on_chunk_header(self) -> None:
+        self._in_trailers = True  # unless bytes of the chunk follow
+
     def on_body(self, data: bytes) -> None:
+        self._in_trailers = False
         if self.complete:
             raise Malformed("it sent a body where none may be")
         self.body.append(data)

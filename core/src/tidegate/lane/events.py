@@ -1,0 +1,103 @@
+"""An event stream on its way through the codec and the event hooks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from mitmproxy import http
+from typing_extensions import TypeIs
+
+from tidegate.api import errors
+from tidegate.api.sse import SseParser
+from tidegate.api.types import Denial, Event, EventResult, SseEvent, WsMessage
+from tidegate.api.upstream import Codec
+from tidegate.runtime.faults import StreamCut
+
+from .coding import content_coding, decoder
+
+if TYPE_CHECKING:
+    from .exchange import Carriage
+
+log = logging.getLogger("tidegate.lane")
+
+DECODED: Final = 4 * 1024 * 1024
+"""Bytes that one piece of an encoded stream may decode to."""
+
+
+class EventPipe:
+    """Turns bytes of a stream into the bytes that are sent instead.
+
+    Takes the Content-Encoding from `response`: hooks see decoded events, though identity was
+    asked for. Raises ValueError where the coding is not known.
+    """
+
+    __slots__ = ("_codec", "_decoder", "_exchange", "_parser", "_pipeline")
+
+    def __init__(self, carriage: Carriage, codec: Codec | None, response: http.Response) -> None:
+        self._exchange = carriage.exchange
+        self._pipeline = carriage.pipeline
+        self._codec = codec
+        self._parser = SseParser()
+        fields = response.data.headers.fields
+        coding = content_coding(fields)
+        self._decoder = decoder(coding) if coding else None
+        if coding:
+            response.data.headers.fields = tuple(
+                field for field in fields if field[0].lower() != b"content-encoding"
+            )
+
+    def feed(self, data: bytes, *, complete: bool) -> bytes:
+        """What is sent for the next bytes; what belongs to no event passes as it is.
+
+        `complete`: they are the last. Raises StreamCut where a hook or the codec ends the
+        stream, ValueError where it is not acceptable.
+        """
+        if self._decoder is not None and data:
+            try:
+                data = self._decoder.feed(data, DECODED)
+            except OverflowError:
+                raise ValueError("it decodes to too much") from None
+        items = self._parser.feed(data)
+        if complete:
+            items += self._parser.end()
+        out: list[bytes] = []
+        for item in items:
+            if isinstance(item, bytes):
+                out.append(item)
+            else:
+                out += [event.encode() for event in self._transform(item) if _is_sse(event)]
+        if complete and self._codec is not None:
+            for event in self._sequence(self._codec.decode_end(self._exchange)):
+                sent = self._pipeline.event(self._exchange, event)
+                out += [one.encode() for one in sent if _is_sse(one)]
+        return b"".join(out)
+
+    def _transform(self, event: SseEvent) -> Sequence[Event]:
+        exchange, pipeline = self._exchange, self._pipeline
+        if self._codec is None:
+            return pipeline.event(exchange, event)
+        try:
+            decoded = self._codec.decode_event(exchange, event)
+        except Exception:
+            log.exception("the codec failed on an event (exchange %s)", exchange.id)
+            raise StreamCut(errors.PLUGIN_TRANSFORM_FAILED.denial()) from None
+        return [
+            out
+            for one in self._sequence(event if decoded is None else decoded)
+            for out in pipeline.event(exchange, one)
+        ]
+
+    @staticmethod
+    def _sequence(events: EventResult) -> Sequence[Event]:
+        """What a codec made of an event. Raises StreamCut where it refuses to go on."""
+        if events is None:
+            return ()
+        if isinstance(events, Denial):
+            raise StreamCut(events)
+        return (events,) if isinstance(events, SseEvent | WsMessage) else events
+
+
+def _is_sse(event: Event) -> TypeIs[SseEvent]:
+    return isinstance(event, SseEvent)
