@@ -38,7 +38,6 @@ class ResponseReader:
         "_in_trailers",
         "_interims",
         "_parser",
-        "_spaced",
         "_usual",
         "body",
         "complete",
@@ -81,7 +80,6 @@ class ResponseReader:
         self.trailers: Fields | None = None
         self.interim: list[tuple[int, Fields]] = []
         self._fields: list[tuple[bytes, bytes]] = []
-        self._spaced = False
         self._usual = False
         self._fed = 0
         self._interims = 0
@@ -98,7 +96,6 @@ class ResponseReader:
             if self._fed == 0:
                 self._usual = data.startswith(_USUAL)
             self._fed += len(data)
-            self._spaced = self._spaced or b" \r\n" in data or b"\t\r\n" in data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -194,9 +191,7 @@ class ResponseReader:
         fields, self._fields = self._fields, []
         if len(fields) > FIELDS_LIMIT:
             raise Malformed("it has too many fields")
-        if self._spaced:
-            return tuple([(name, value.rstrip(b" \t")) for name, value in fields])
-        return tuple(fields)
+        return tuple([(name, value.rstrip(b" \t")) for name, value in fields])
 
     def on_chunk_header(self) -> None:
         self._in_trailers = True  # unless bytes of the chunk follow
