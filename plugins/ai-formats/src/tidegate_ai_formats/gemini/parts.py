@@ -1,0 +1,286 @@
+"""Parts of contents, both ways."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from mimetypes import guess_type
+from typing import Any, Final
+
+from tidegate_ai_formats.losses import Losses
+from tidegate_ai_formats.model import (
+    Json,
+    Media,
+    MediaKind,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from tidegate_ai_formats.signatures import pack, unpack
+from tidegate_ai_formats.wire import arguments_object, dumps, loads, merged, take_str
+
+FAMILY: Final = "gemini"
+INVENTED: Final = "tgcall_"
+"""Begins the ids of calls that had none: they never go back to a provider of this format."""
+_PACKED: Final = base64.b64encode(b"tg1.").decode()[:5]
+_UNDERSCORE: Final = re.compile(r"_([a-z])")
+
+
+def camel(obj: Json) -> Json:
+    """`obj` with its own keys (not those of its values) in camelCase; itself where they are."""
+    if any("_" in key for key in obj):
+        return {_UNDERSCORE.sub(lambda m: m[1].upper(), key): v for key, v in obj.items()}
+    return obj
+
+
+def wrap(signature: str, origin: str, id: str = "") -> str:
+    """A signature as this format carries it: base64, which its SDKs insist on."""
+    packed = pack(signature, origin, FAMILY, id)
+    return signature if packed == signature else base64.b64encode(packed.encode()).decode()
+
+
+def unwrap(signature: str) -> tuple[str, str, str]:
+    """(signature, origin, id)."""
+    if signature.startswith(_PACKED):
+        try:
+            return unpack(base64.b64decode(signature, altchars=b"-_").decode(), FAMILY)
+        except (binascii.Error, UnicodeDecodeError):
+            pass
+    return signature, FAMILY, ""
+
+
+# -- parsing ------------------------------------------------------------------------------------
+
+
+def parse_part(raw: Any, call_id: str = "") -> Part:
+    """One part; `call_id` names a call or a result that has no id."""
+    if not isinstance(raw, dict):
+        return Opaque(FAMILY, {"value": raw})
+    raw = camel(raw)
+    signature = origin = id = ""
+    if type(raw.get("thoughtSignature")) is str:
+        signature, origin, id = unwrap(raw.pop("thoughtSignature"))
+    if type(raw.get("text")) is str:
+        text = raw.pop("text")
+        if raw.get("thought") is True:
+            del raw["thought"]
+            part: Part = Reasoning(text, signature, origin=origin, id=id, extras=raw or None)
+            return part
+        return Text(text, signature=signature, origin=origin, extras=raw or None)
+    if type(raw.get("functionCall")) is dict:
+        call = raw.pop("functionCall")
+        arguments = call.pop("args", None)
+        part = ToolCall(
+            take_str(call, "id") or call_id,
+            take_str(call, "name"),
+            dumps(arguments) if arguments is not None else "",
+            signature,
+            origin,
+        )
+        if call:
+            raw["functionCall"] = call
+        part.extras = raw or None
+        return part
+    media = _parse_media(raw)
+    if media is not None and not signature:
+        return media
+    if type(raw.get("functionResponse")) is dict and not signature:
+        return _parse_result(raw, call_id)
+    if signature:
+        raw["thoughtSignature"] = wrap(signature, origin, id)
+    return Opaque(FAMILY, raw)
+
+
+def _parse_media(raw: Json) -> Media | None:
+    for key in ("inlineData", "fileData"):
+        inner = raw.get(key)
+        if type(inner) is dict and "thoughtSignature" not in raw:
+            del raw[key]
+            inner = camel(inner)
+            mime = take_str(inner, "mimeType")
+            media = Media(kind_of_mime(mime), mime, name=take_str(inner, "displayName"))
+            media.data = take_str(inner, "data")
+            media.url = take_str(inner, "fileUri")
+            if inner:
+                raw[key] = inner
+            media.extras = raw or None
+            return media
+    return None
+
+
+def kind_of_mime(mime: str) -> MediaKind:
+    """What a media type is for us."""
+    kind = mime.partition("/")[0]
+    return kind if kind in ("image", "audio", "video") else "file"  # type: ignore[return-value]
+
+
+def _parse_result(raw: Json, call_id: str) -> ToolResult:
+    inner = raw.pop("functionResponse")
+    response = inner.pop("response", None)
+    result = ToolResult(
+        take_str(inner, "id") or call_id, [], take_str(inner, "name"), raw={"response": response}
+    )
+    if isinstance(response, dict) and len(response) == 1:
+        key, only = next(iter(response.items()))
+        if key in ("output", "result", "error") and isinstance(only, str):
+            result.is_error = key == "error"
+            response = only
+    if response is not None:
+        result.parts = [Text(response if isinstance(response, str) else dumps(response))]
+    parts = inner.get("parts")
+    if isinstance(parts, list):
+        for part in parts:
+            media = _parse_media(camel(dict(part)))
+            result.parts.append(media or Opaque(FAMILY, part))
+        result.raw["parts"] = [
+            {k: camel(v) if isinstance(v, dict) else v for k, v in camel(p).items()} for p in parts
+        ]
+        del inner["parts"]
+    if inner:
+        raw["functionResponse"] = inner
+    result.extras = raw or None
+    return result
+
+
+# -- writing ------------------------------------------------------------------------------------
+
+
+class PartWriter:
+    """Writes parts; `request`: for a provider, which takes no thought but its own."""
+
+    def __init__(self, losses: Losses, *, same: bool, request: bool) -> None:
+        self.losses = losses
+        self.same = same
+        self.request = request
+        self.names: dict[str, str] = {}
+        """Names of tools by the ids of their calls: results name the tool here."""
+
+    def all(self, parts: Sequence[Part], field: str) -> list[Json]:
+        """The parts of one content."""
+        out = []
+        for n, part in enumerate(parts):
+            one = self.part(part, f"{field}[{n}]")
+            if one is not None:
+                out.append(one)
+        return out
+
+    def part(self, part: Part, field: str) -> Json | None:
+        """One part, or None where it can't be said."""
+        match part:
+            case Text():
+                out: Json | None = {"text": part.text}
+                if part.logprobs and not self.same:
+                    self.losses.drop("logprobs")
+                if part.cache:
+                    self.losses.drop(f"{field}.cache_control")
+                if part.citations and not self.same:
+                    self.losses.note(f"{field}.citations", "they have no place here")
+            case ToolCall():
+                out = self._call(part, field)
+            case Reasoning():
+                return self._thought(part, field)
+            case ToolResult():
+                out = self._result(part, field)
+            case Media():
+                out = self._media(part, field)
+            case Refusal():
+                out = {"text": part.text}
+            case Opaque(family, value):
+                if family == FAMILY and self.same:
+                    return value
+                self.losses.drop(f"{field}.{value.get('type') or next(iter(value), 'part')}")
+                return None
+        if out is None:
+            return None
+        if isinstance(part, Text | ToolCall) and part.signature:
+            if not self.request or part.origin == FAMILY:
+                out["thoughtSignature"] = wrap(part.signature, part.origin)
+        extras = part.extras
+        if extras and self.same:
+            merged(out, extras)
+        elif extras:
+            self.losses.extras(extras, field)
+        return out
+
+    def _call(self, part: ToolCall, field: str) -> Json:
+        self.names[part.id] = part.name
+        call: Json = {}
+        if part.id and not part.id.startswith(INVENTED):
+            call["id"] = part.id
+        call["name"] = part.name
+        arguments = arguments_object(part.arguments)
+        if arguments is None:
+            if not part.custom:
+                self.losses.note(f"{field}.arguments", "they are no JSON object: sent as `input`")
+            arguments = {"input": part.arguments}
+        if part.arguments or not self.same:
+            call["args"] = arguments
+        return {"functionCall": call}
+
+    def _thought(self, part: Reasoning, field: str) -> Json | None:
+        if self.request and not (self.same or part.origin == FAMILY):
+            self.losses.note(f"{field}.thought", "thought of another model can't be sent back")
+            return None
+        out: Json = {"text": part.text, "thought": True}
+        if part.signature or part.encrypted:
+            out["thoughtSignature"] = wrap(part.signature or part.encrypted, part.origin, part.id)
+        if part.extras and self.same:
+            out |= part.extras
+        return out
+
+    def _result(self, part: ToolResult, field: str) -> Json:
+        out: Json = {}
+        if part.call_id and not part.call_id.startswith(INVENTED):
+            out["id"] = part.call_id
+        out["name"] = part.name or self.names.get(part.call_id, "")
+        if self.same and part.raw is not None:
+            return {"functionResponse": out | part.raw}
+        text = "".join(one.text for one in part.parts if isinstance(one, Text))
+        value: Any = None
+        if text[:1] == "{" and not part.is_error:
+            try:
+                value = loads(text)
+            except ValueError:
+                value = None
+        if not isinstance(value, dict):
+            value = {"error" if part.is_error else "output": text}
+        out["response"] = value
+        media = [
+            self._media(one, f"{field}.content[{n}]")
+            for n, one in enumerate(part.parts)
+            if isinstance(one, Media)
+        ]
+        for n, one in enumerate(part.parts):
+            if isinstance(one, Opaque):
+                self.losses.drop(f"{field}.content[{n}].{one.value.get('type', 'part')}")
+        if any(media):
+            out["parts"] = [one for one in media if one]
+        return {"functionResponse": out}
+
+    def _media(self, part: Media, field: str) -> Json | None:
+        if part.text:
+            return {"text": part.text}
+        if part.file_id and not part.data and not part.url:
+            self.losses.drop(field, "a file of another provider can't be named here")
+            return None
+        if part.detail and part.detail != "auto":
+            self.losses.drop(f"{field}.detail")
+        if part.transcript:
+            self.losses.drop(f"{field}.transcript")
+        inner: Json = {}
+        mime = part.mime or guess_type(part.url)[0] or ""
+        if mime:
+            inner["mimeType"] = mime
+        if part.name and self.same:
+            inner["displayName"] = part.name
+        elif part.name:
+            self.losses.note(f"{field}.filename", "a file has no name here")
+        if part.data:
+            return {"inlineData": inner | {"data": part.data}}
+        return {"fileData": inner | {"fileUri": part.url}}
