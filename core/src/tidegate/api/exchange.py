@@ -73,9 +73,13 @@ class Shadow:
 class Exchange:
     """One request and its response. Hooks read it, and change it where their phase may.
 
-    `answered_by`, `credentials`, `endings`, `expired`, `seed` and `sinks` are core's.
+    `answered_by`, `credentials`, `endings`, `expired`, `seed`, `sinks` and `trace` are core's.
 
     Attributes:
+        background: it renews what a cache holds, beside another exchange: no client waits for
+            it, no transform that a cache does not store runs on it, and it is not logged.
+        fallback: set by a cache in `cache_lookup`: what answers where no upstream did. It is
+            called at most once, with the exchange and the upstream's error; None: the error.
         id: the request id, sent to the caller as `X-Request-Id`.
         listener: name of the listener that accepted it.
         client: the peer.
@@ -102,6 +106,7 @@ class Exchange:
         "_stash",
         "answered_by",
         "attempts",
+        "background",
         "bytes_in",
         "bytes_out",
         "client",
@@ -111,6 +116,7 @@ class Exchange:
         "endings",
         "expired",
         "failed_addon",
+        "fallback",
         "first_byte",
         "from_cache",
         "host",
@@ -127,6 +133,7 @@ class Exchange:
         "shadows",
         "sinks",
         "started",
+        "trace",
         "upstream",
     )
 
@@ -170,6 +177,9 @@ class Exchange:
         self.bytes_out = 0
         self.answered_by: Any = None
         self.sinks: tuple[Any, ...] = ()
+        self.background = False
+        self.fallback: Callable[[Exchange, Denial], http.Response | None] | None = None
+        self.trace: Any = None
         self.endings: list[Callable[[Exchange], None]] = []
         self._json: tuple[bytes, Any] | None = None
         self._stash: Stash | None = None

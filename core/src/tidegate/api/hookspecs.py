@@ -101,6 +101,11 @@ class HookSpecs:
     def cache_lookup(self, exchange: Exchange) -> Maybe[http.Response]:
         """Answer from memory. The response transforms then run as for a fresh answer.
 
+        A plain `def` may return a coroutine where there is something to wait for, such as the
+        same answer on its way for another: most exchanges then need no task.
+        `exchange.request.headers` may be changed for the upstream (conditions), and
+        `exchange.fallback` set: it answers where no upstream does.
+
         Example:
             class Robots(Plugin):
                 @hook
@@ -123,6 +128,9 @@ class HookSpecs:
     @_spec
     def cache_store(self, exchange: Exchange) -> Maybe[BodySink]:
         """See a fresh answer's head, and by the `BodySink` returned, its body pass.
+
+        It may put another response with content into `exchange.response`, such as the stored
+        one for a 304: then that is the answer, and no more of the upstream's is read.
 
         Example:
             class Sizes(Plugin):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final, Generic, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, cast, overload
 
 import pluggy
 from typing_extensions import TypeVar
@@ -14,6 +14,9 @@ from typing_extensions import TypeVar
 from .config import AddonConfig
 from .errors import ErrorCode
 from .types import Body
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
 
 PROJECT: Final = "tidegate"
 _mark = pluggy.HookimplMarker(PROJECT)
@@ -78,6 +81,10 @@ class Counters:
         self.values[name] = self.values.get(name, 0) + n
 
 
+def _no_carrier(exchange: Exchange) -> Exchange:
+    raise RuntimeError("there is no carrier here that could send a request")
+
+
 @dataclass(slots=True)
 class AddonContext:
     """What core gives an addon about where it runs.
@@ -89,6 +96,10 @@ class AddonContext:
         workers: how many workers this node runs: hold 1/workers of a node's limit.
         shared: values that the addon's `bootstrap` put there once for the whole node.
         base: folder of the configuration file: relative paths in options start there.
+        fetch: for a cache: send an exchange's GET upstream once more, beside it. It gives the
+            new exchange (`background`), which starts on the loop's next turn: with a copy of
+            the request, at `route`, up to `cache_store`. On the lane, whatever carries the
+            first one.
     """
 
     name: str
@@ -98,6 +109,7 @@ class AddonContext:
     shared: Mapping[str, Any] = field(default_factory=dict)
     base: Path = field(default_factory=Path)
     counters: Counters = field(default_factory=Counters)
+    fetch: Callable[[Exchange], Exchange] = _no_carrier
 
     @property
     def log(self) -> logging.Logger:

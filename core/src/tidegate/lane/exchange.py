@@ -10,14 +10,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mitmproxy import http
 
 from tidegate.api import errors
 from tidegate.api.exchange import Exchange
 from tidegate.api.types import Denial
-from tidegate.runtime.drive import drive, run_now
+from tidegate.runtime.drive import drive, run_until_wait
 from tidegate.runtime.heads import HeadError, open_exchange
 from tidegate.runtime.messages import error_response
 from tidegate.runtime.pipeline import Pipeline
@@ -117,11 +117,26 @@ class Carriage:
         else:
             self.run(pipeline.request(self.exchange, 0, pipeline.body_at), self._headed)
 
+    def fetch(self, exchange: Exchange) -> None:
+        """Carry what no client waits for: from `route` on (`AddonContext.fetch`)."""
+        self.exchange = exchange
+        pipeline = self.pipeline = self.lane.runtime.begin(
+            exchange.listener, exchange.host, exchange.path, exchange.request.method
+        )
+        self.lane.active += 1
+        try:
+            self.run(pipeline.request(exchange, pipeline.fetch_at), self._bodied)
+        except Exception:
+            self.crashed()
+
     def run[T](self, coro: Coroutine[Any, Any, T], then: Callable[[T], None]) -> None:
         """Run hooks; `then` gets their result: in this very call where none suspends."""
         if not self.pipeline.suspends:
-            then(run_now(coro))
-            return
+            result, rest = run_until_wait(coro)
+            if rest is None:
+                then(cast("T", result))
+                return
+            coro = rest
         self.connection.deadline = NEVER  # hooks have a deadline of their own
         task = asyncio.Task(self._drive(coro, then), loop=self.lane.loop, eager_start=True)
         if not task.done():
@@ -285,6 +300,9 @@ class Carriage:
             return
         if answer is not None:
             answer.close_sinks(complete=False)
+        elif exchange.fallback is not None and self.pipeline.stand_in(exchange, denial):
+            self._answer_here()
+            return
         response = error_response(denial, exchange.id, exchange.now)
         exchange.response = response
         self._send_whole(response)

@@ -14,6 +14,7 @@ from tidegate.runtime.lifecycle import Runtime
 from tidegate.runtime.settings import Listener, Settings
 
 from .client import ClientConnection
+from .detached import fetch
 from .handover import Handover
 from .pool import Pool
 from .tls import ServerTls
@@ -64,6 +65,7 @@ class Lane:
         self._tls: dict[str, ServerTls] = {}
         self._configure(settings)
         self._timer = self.loop.call_later(TICK, self._tick)
+        runtime.fetcher = lambda exchange: fetch(self, exchange)
 
     def _configure(self, settings: Settings) -> None:
         gateway = settings.gateway
@@ -154,7 +156,6 @@ class Lane:
         """Close everything at once."""
         self._timer.cancel()
         for connection in list(self.clients):
-            if connection.transport is not None:
-                connection.transport.abort()
+            connection.abort()
         await self.pool.close()
         await self._empty.wait()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Final
+from collections.abc import Coroutine, Generator
+from types import coroutine
+from typing import Any, Final, cast
 
 from tidegate.api.exchange import Exchange
 
@@ -24,6 +25,41 @@ def run_now[T](coro: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a pipeline without async hooks has suspended")
 
 
+def run_until_wait[T](
+    coro: Coroutine[Any, Any, T],
+) -> tuple[T | None, Coroutine[Any, Any, T] | None]:
+    """Run a coroutine up to its end: (result, None); or to where it waits: (None, the rest).
+
+    The usual exchange waits for nothing and needs no task; where a plain hook has found
+    something to wait for, the rest is awaited in one.
+    """
+    try:
+        waiting = coro.send(None)
+    except StopIteration as stop:
+        return stop.value, None
+    return None, cast("Coroutine[Any, Any, T]", _resumed(coro, waiting))
+
+
+@coroutine
+def _resumed(coro: Coroutine[Any, Any, Any], waiting: Any) -> Generator[Any, Any, Any]:
+    """Wait for what `coro` waits for, then go on with it."""
+    error: BaseException | None = None
+    while True:
+        got = None
+        try:
+            got = yield waiting
+        except GeneratorExit:
+            coro.close()
+            raise
+        except BaseException as caught:  # a cancellation is the coroutine's to take
+            error = caught
+        try:
+            waiting = coro.send(got) if error is None else coro.throw(error)
+        except StopIteration as stop:
+            return stop.value
+        error = None
+
+
 async def drive[T](
     coro: Coroutine[Any, Any, T], pipeline: Pipeline, exchange: Exchange, seconds: float
 ) -> T:
@@ -33,7 +69,11 @@ async def drive[T](
     for neither timer nor task: see `run_now`.
     """
     if not pipeline.suspends:
-        return run_now(coro)
+        result, rest = run_until_wait(coro)
+        if rest is None:
+            return cast("T", result)
+        await asyncio.sleep(0)  # the caller has not been in a task so far
+        coro = rest
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import getrandbits
 from typing import Any, Final
 
 from tidegate.api.exchange import Exchange
@@ -22,6 +24,7 @@ from tidegate.api.plugin import AddonContext, Counters, Plugin
 from .addon import Addon
 from .faults import HookExpired, InvalidOutput, report
 from .guard import guarded, watch
+from .messages import copy_request
 from .pipeline import Pipeline
 from .problems import ConfigError, Problem
 from .registry import Hooks, decode_config, digest, load_class
@@ -113,6 +116,8 @@ class Runtime:
         self.host = host
         self.current: Generation
         self.counters = Counters()
+        self.fetcher: Callable[[Exchange], None] | None = None
+        """How the lane sends an exchange that no client waits for."""
         self._queue: deque[tuple[Pipeline, Exchange]] = deque()
         self._draining = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -125,6 +130,28 @@ class Runtime:
         pipeline = generation.table.match(listener, host, path, method)
         generation.active += 1
         return pipeline
+
+    def fetch(self, exchange: Exchange) -> Exchange:
+        """See `AddonContext.fetch`."""
+        if self.fetcher is None:
+            raise RuntimeError("no lane runs here")
+        seed = getrandbits(96)
+        behind = Exchange(
+            f"{seed:024x}",
+            copy_request(exchange.request),
+            exchange.client,
+            listener=exchange.listener,
+            host=exchange.host,
+            path=exchange.path,
+            now=exchange.now,
+            started=time.monotonic(),
+            seed=seed,
+        )
+        behind.request.data.content = b""
+        behind.principal = exchange.principal
+        behind.background = True
+        self.fetcher(behind)
+        return behind
 
     @property
     def active(self) -> int:
@@ -167,6 +194,7 @@ class Runtime:
                     except ConfigError as error:
                         problems.extend(error.problems)
                         continue
+                    plugin.context.fetch = self.fetch
                     replaces = old.instance if old is not None and old.use == entry.use else None
                     fresh.append((entry.name, plugin, replaces))
                     generation.instances[entry.name] = Instance(plugin)

@@ -25,6 +25,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Coroutine, Sequence
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from mitmproxy import http
@@ -57,9 +58,11 @@ class Pipeline:
 
     __slots__ = (
         "_after",
+        "_stored",
         "anonymous",
         "body_at",
         "events",
+        "fetch_at",
         "gather_response",
         "generation",
         "logs",
@@ -117,6 +120,8 @@ class Pipeline:
             self.stored_at = len(transforms)
             transforms.extend(phase("cache_store"))
         self.transforms = tuple(transforms)
+        self._stored = self.stored_at + len(phase("cache_store"))
+        self.fetch_at = next(i for i, step in enumerate(steps) if step.hook == "route")
         self.events = tuple(
             own["transform_event"] for _, own in backwards if "transform_event" in own
         )
@@ -179,7 +184,7 @@ class Pipeline:
                     step = steps[i]
                     mark.step = step
                     result = step.call(exchange)
-                    if step.is_async:
+                    if result is not None and (step.is_async or waits(step, result)):
                         mark.step = None
                         result = await guarded(result, step)
                     i = i + 1 if result is None else self._settle(i, step, exchange, result)
@@ -237,7 +242,9 @@ class Pipeline:
         addon that gave it; a cached one those on the caller's side of the cache.
         """
         steps = self.transforms
-        if exchange.answered_by is not None:
+        if exchange.background:
+            steps = steps[: self._stored]
+        elif exchange.answered_by is not None:
             steps = self._outer(exchange)
         if steps and not await self._run(exchange, steps, 0, len(steps)):
             for sink in exchange.sinks:
@@ -254,6 +261,23 @@ class Pipeline:
         if answered.hook == "route":
             return tuple(transforms)
         return tuple(s for s in transforms if s.position < answered.position)
+
+    def stand_in(self, exchange: Exchange, denial: Denial) -> bool:
+        """Let a cache answer where no upstream did; True: `exchange.response` is its answer."""
+        fallback, exchange.fallback = exchange.fallback, None
+        if fallback is None or denial.status < 500 or not denial.code.startswith("upstream_"):
+            return False
+        try:
+            response = fallback(exchange, denial)
+            if response is None:
+                return False
+            check_response(response)
+        except Exception as error:
+            report(CORE, error, exchange)
+            return False
+        exchange.response, exchange.denial = response, None
+        exchange.from_cache, exchange.answered_by = True, CORE
+        return True
 
     def event(self, exchange: Exchange, event: Event) -> Sequence[Event]:
         """Run the event transforms over one event; what is sent instead of it.
@@ -312,12 +336,15 @@ class Pipeline:
                 watch.step = None
                 self.generation.runtime.counters.add("at_end_failures_total")
                 report(CORE, error, exchange)
-        self.generation.ended(self, exchange)
+        if exchange.background:
+            self.generation.release()
+        else:
+            self.generation.ended(self, exchange)
 
     def _failed(self, step: Step, exchange: Exchange, error: BaseException) -> Denial | None:
         """What a hook's exception means for the exchange; re-raises a true cancellation."""
         if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task() if self.suspends else None
+            task = _current_task()
             if task is not None and task.cancelling():
                 if not exchange.expired:
                     raise error
@@ -339,3 +366,15 @@ class Pipeline:
         code = rule.timed_out if timed_out else rule.failed
         assert code is not None
         return code.denial()
+
+
+def waits(step: Step, result: object) -> bool:
+    """Whether a plain hook that may wait (`cache_lookup`) has found something to wait for."""
+    return step.rule.waits and type(result) is CoroutineType
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs
+        return None

@@ -20,14 +20,17 @@ from .guard import watch
 class Rule:
     """What a hook may return, and what its failure means. One per hook name."""
 
-    __slots__ = ("failed", "gate", "returns", "timed_out")
+    __slots__ = ("failed", "gate", "returns", "timed_out", "waits")
 
     def __init__(
         self,
         *returns: type,
         failed: errors.ErrorCode | None = None,
         timed_out: errors.ErrorCode | None = None,
+        waits: bool = False,
     ) -> None:
+        self.waits = waits
+        """Whether a plain `def` may return a coroutine: only then its exchange gets a task."""
         self.returns = returns
         self.gate = failed is not None
         self.failed = failed
@@ -43,7 +46,7 @@ RULES: Final[dict[str, Rule]] = {
     "authenticate": Rule(Principal, Denial, **_GATE),
     "authorize": Rule(Denial, http.Response, **_GATE),
     "transform_request": Rule(http.Response, Denial, **_TRANSFORM),
-    "cache_lookup": Rule(http.Response),
+    "cache_lookup": Rule(http.Response, waits=True),
     "route": Rule(Upstream, http.Response, Denial, **_GATE),
     "cache_store": Rule(BodySink),
     "transform_response": Rule(Denial, **_TRANSFORM),

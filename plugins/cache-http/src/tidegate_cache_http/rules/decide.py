@@ -78,7 +78,7 @@ def decide(asked: Asked, entries: Sequence[Stored], now: float, terms: Terms) ->
             act: Act = "validate" if tagged else "forward"
             return Decision(act, "vary-miss", why, None, tagged)
         return Decision("forward", "uri-miss", "nothing is stored for this URL")
-    decision = _fitting(asked, stored)
+    decision = fit(asked, stored)
     if decision.act != "serve":
         if only_here:
             return Decision("unavailable", "", "only another part is stored")
@@ -97,7 +97,7 @@ def decide(asked: Asked, entries: Sequence[Stored], now: float, terms: Terms) ->
     return decision
 
 
-def _fitting(asked: Asked, stored: Stored) -> Decision:
+def fit(asked: Asked, stored: Stored) -> Decision:
     """Which bytes of `stored` would be served; a miss where it has them not."""
     why = "stored and fresh"
     part = stored.part

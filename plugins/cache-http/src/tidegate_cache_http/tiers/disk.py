@@ -50,6 +50,10 @@ class Disk:
             shutil.rmtree(folder / "entries", ignore_errors=True)
             self.shared.invalidate_all()
             self._open(folder / "entries", size)
+        self.resize(budget)
+
+    def resize(self, budget: int) -> None:
+        """Set the budget, as far as the map allows."""
         self.budget = min(budget, int(self.env.info()["map_size"] * FILLED))
 
     def _open(self, path: Path, size: int) -> None:

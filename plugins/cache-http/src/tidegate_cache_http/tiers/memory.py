@@ -99,15 +99,13 @@ class S3Fifo[K: Hashable]:
 class Variant:
     """A stored response on a shelf. `body` is None until it is needed."""
 
-    __slots__ = ("body", "chunks", "head", "number", "prepared")
+    __slots__ = ("body", "chunks", "head", "number")
 
     def __init__(self, head: Stored, body: bytes | None, number: int, chunks: int = 0) -> None:
         self.head = head
         self.body = body
         self.number = number
         self.chunks = chunks
-        self.prepared: object = None
-        """What a hit makes of the head once, for the next."""
 
 
 class Shelf:

@@ -23,6 +23,11 @@ class Key(NamedTuple):
     scope: bytes
 
 
+def extended(key: Key, values: Nominated) -> Key:
+    """A key that tells variants apart as well."""
+    return Key(key.url, key.scope + b"\0" + msgpack.packb(values))
+
+
 def shelf_id(key: Key) -> bytes:
     """24 bytes for all variants of a key; the first 16 for all scopes of its URL."""
     return url_id(key.url) + blake2b(key.scope, digest_size=8).digest()

@@ -131,6 +131,13 @@ class Store:
         if not self._writer.submit(Purge(scope, value, soft=soft, done=done)):
             done(None)
 
+    def resize(self, budget: int, memory: int, counters: Counters) -> None:
+        """Take other sizes. The file grows up to what its map allows; beyond it at a new start."""
+        self.counters = self._writer.counters = counters
+        self.disk.resize(budget)
+        self._largest = memory // 16
+        self.memory = Memory(memory, self.shared)
+
     # -- the rest -----------------------------------------------------------------------------
 
     def drain(self) -> bool:
