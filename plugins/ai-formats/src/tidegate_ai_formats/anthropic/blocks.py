@@ -228,10 +228,10 @@ class BlockWriter:
 
     def _thought(self, part: Reasoning, field: str) -> Json | None:
         origin = part.origin
-        if self.request and (origin != FAMILY or not (part.signature or part.encrypted)):
-            if not (self.same and origin == FAMILY):
-                self.losses.note(f"{field}.thinking", "thought of another model can't be sent back")
-                return None
+        mine = origin == FAMILY and (self.same or bool(part.signature or part.encrypted))
+        if self.request and not mine:
+            self.losses.note(f"{field}.thinking", "thought of another model can't be sent back")
+            return None
         if part.encrypted and not part.text:
             data = pack(part.encrypted, origin, FAMILY, part.id)
             return {"type": "redacted_thinking", "data": data}

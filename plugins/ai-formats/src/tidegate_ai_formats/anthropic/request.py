@@ -242,10 +242,10 @@ def _write_tools(request: Request, out: Json, losses: Losses, *, same: bool) -> 
         out["tool_choice"] = {"type": kind}
         if choice.mode == "named":
             out["tool_choice"]["name"] = choice.name
-    if request.parallel_tools is not None and (tools or choice):
-        if not request.parallel_tools or same:
-            out.setdefault("tool_choice", {"type": "auto"})
-            out["tool_choice"]["disable_parallel_tool_use"] = not request.parallel_tools
+    parallel = request.parallel_tools
+    if (tools or choice) and (parallel is False or (same and parallel)):
+        out.setdefault("tool_choice", {"type": "auto"})
+        out["tool_choice"]["disable_parallel_tool_use"] = not parallel
 
 
 def _write_tool(tool: Tool, losses: Losses, field: str, *, same: bool) -> Json | None:

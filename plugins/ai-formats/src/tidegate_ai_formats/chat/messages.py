@@ -113,7 +113,7 @@ def write_reasoning(thoughts: Sequence[Reasoning], message: Json, *, detailed: b
         ]
         return
     if text:
-        message[carrier or "reasoning_content"] = text
+        message["reasoning" if carrier == "reasoning" else "reasoning_content"] = text
     proofs = [thought for thought in thoughts if thought.signature or thought.encrypted]
     if proofs and detailed:
         message["reasoning_details"] = [
@@ -268,9 +268,8 @@ class ConversationWriter:
 
     def _result(self, result: ToolResult, field: str) -> None:
         content = self.content(result.parts, field)
-        if isinstance(content, list) and any(part.get("type") != "text" for part in content):
-            if not self.same:
-                content = self._images_apart(content, field)
+        if isinstance(content, list) and not self.same:
+            content = self._images_apart(content, field)
         out: Json = {"role": "tool", "tool_call_id": result.call_id, "content": content}
         if result.is_error and not self.same:
             self.losses.drop(f"{field}.is_error", "a tool's failure is said in its content only")

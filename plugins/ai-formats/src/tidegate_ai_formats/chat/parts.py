@@ -73,9 +73,7 @@ def parse_details(message: Json, parts: list[Part]) -> None:
         thought = message.get(carrier)
         if thought and text in ("", thought):
             if not text:  # streams give the text apart from its proof
-                open_one = next((part for part in found if not part.encrypted), None)
-                if open_one is None:
-                    break
+                open_one = next((part for part in found if not part.encrypted), found[0])
                 open_one.text, found[0].raw = thought, None
             found[0].carrier = f"details+{carrier}"
             del message[carrier]

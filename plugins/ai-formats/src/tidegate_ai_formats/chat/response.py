@@ -99,10 +99,11 @@ def parse_usage(usage: Json) -> Usage:
     if reasoning and count(usage, "total_tokens") == input + output + reasoning:
         output += reasoning  # xAI counts thought beside the completion
     cached = count(into, "cached_tokens") or count(usage, "prompt_cache_hit_tokens")
+    cached = cached or count(usage, "cached_tokens")
     return Usage(
         input,
         output,
-        cached or count(usage, "cached_tokens"),
+        min(cached, input),  # some say more than there was
         count(into, "cache_write_tokens"),
         0,
         reasoning,

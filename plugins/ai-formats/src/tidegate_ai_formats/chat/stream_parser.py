@@ -275,11 +275,11 @@ class ChatStreamParser(StreamParser):
         if arguments is not None and not isinstance(arguments, str):
             arguments = dumps(arguments)
         known = state.calls.get(position)
-        if known is not None and known[0] >= 0 and call.get("id") and known[1].id:
-            if call["id"] != known[1].id and complete("".join(known[2])):
-                out.append(PartStop(known[0], n))  # some servers give every call the index 0
-                known = None
-                state.calls[~len(state.calls)] = state.calls.pop(position)
+        if known is not None and _another(call, known[1]) and complete("".join(known[2])):
+            if known[0] >= 0:  # some servers give every call the index 0
+                out.append(PartStop(known[0], n))
+            state.calls[~len(state.calls)] = (-1, known[1], known[2])
+            known = None
         if known is None:
             known = self._begin_call(n, state, position, call, inner, out)
         if arguments:
@@ -322,12 +322,21 @@ class ChatStreamParser(StreamParser):
         out: list[Event] = []
         for n, state in self._choices.items():
             self._close(n, state, out)
+            if self._done and not state.finished:  # some servers say [DONE] and no reason
+                state.finished = True
+                finish = parse_finish("tool_calls" if state.calls else "stop")
+                assert finish is not None
+                out.append(Finished(finish, n))
             if state.rest:
                 out.append(Extra({"choices": [{"index": n, **state.rest}]}))
         finished = all(state.finished for state in self._choices.values())
         if self._started and (self._done or (finished and self._choices)):
             out.append(End())
         return out
+
+
+def _another(call: Json, known: ToolCall) -> bool:
+    return bool(call.get("id") and known.id and call["id"] != known.id)
 
 
 _HEAD: Final = frozenset(("id", "object", "created", "model", "choices", "usage", *_PADDING))

@@ -62,7 +62,7 @@ class ChatStreamWriter(StreamWriter):
                 return [self._chunk(0, {"role": "assistant", "content": ""})]
             case PartStop(index, candidate, extras):
                 return self._stop(index, candidate, extras)
-            case Cited(index, citation, candidate):
+            case Cited():
                 return self._cited(event)
             case Finished(finish, candidate, extras):
                 if extras and not self._same:

@@ -215,9 +215,10 @@ class CohereStreamWriter(StreamWriter):
         self._part = part
         if isinstance(part, ToolCall):
             text, part.arguments = part.arguments, ""
-            call = write_call(part, self._losses, f"tool_calls[{self._calls}]", same=True)
+            field = f"tool_calls[{self._calls}]"
+            call = write_call(part, self._losses, field, same=self._same)
+            call["function"]["arguments"] = ""
             out.append(self._event("tool-call-start", self._calls, {"tool_calls": call}))
-            part.arguments = ""
             if text:
                 self._delta(Delta(0, text, "arguments"), out)
         elif isinstance(part, Text | Refusal | Reasoning):

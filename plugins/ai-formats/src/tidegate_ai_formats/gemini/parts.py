@@ -198,15 +198,18 @@ class PartWriter:
                 return None
         if out is None:
             return None
-        if isinstance(part, Text | ToolCall) and part.signature:
-            if not self.request or part.origin == FAMILY:
-                out["thoughtSignature"] = wrap(part.signature, part.origin)
+        if isinstance(part, Text | ToolCall):
+            self._sign(part, out)
         extras = part.extras
         if extras and self.same:
             merged(out, extras)
         elif extras:
             self.losses.extras(extras, field)
         return out
+
+    def _sign(self, part: Text | ToolCall, out: Json) -> None:
+        if part.signature and (not self.request or part.origin == FAMILY):
+            out["thoughtSignature"] = wrap(part.signature, part.origin)
 
     def _call(self, part: ToolCall, field: str) -> Json:
         self.names[part.id] = part.name

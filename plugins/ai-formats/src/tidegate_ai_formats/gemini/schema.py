@@ -24,11 +24,10 @@ def to_json_schema(schema: Any) -> Any:
                 out[key] = value
             case "minItems" | "maxItems" | "minLength" | "maxLength" if isinstance(value, str):
                 out[key] = int(value)
+            case "any_of":
+                out["anyOf"] = to_json_schema(value)
             case _:
-                out[_NAMES.get(key, key)] = to_json_schema(value)
+                out[key] = to_json_schema(value)
     if schema.get("nullable") is True and isinstance(out.get("type"), str):
         out["type"] = [out["type"], "null"]
     return out
-
-
-_NAMES = {"any_of": "anyOf"}

@@ -70,7 +70,7 @@ class GeminiStreamWriter(StreamWriter):
             case Cited():
                 if not self._same:
                     self._losses.note("citations", "they have no place here")
-            case Finished(finish, candidate, extras):
+            case Finished(candidate=candidate, extras=extras):
                 self._finished.append(event)
                 if not self._same:
                     self._losses.extras(extras, f"candidates[{candidate}]")

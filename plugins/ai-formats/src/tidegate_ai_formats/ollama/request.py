@@ -56,6 +56,7 @@ def parse_call(call: Json, id: str) -> ToolCall:
         take_str(function, "name"),
         arguments if isinstance(arguments, str) else dumps(arguments or {}),
     )
+    function.pop("index", None)
     if function:
         call["function"] = function
     part.extras = call or None

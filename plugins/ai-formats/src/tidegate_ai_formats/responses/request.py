@@ -29,15 +29,8 @@ from tidegate_ai_formats.wire import (
     take_str,
 )
 
-from .items import (
-    FAMILY,
-    ItemWriter,
-    parse_content,
-    parse_item,
-    parse_output,
-    write_input,
-    write_output,
-)
+from .inputs import parse_output, write_input, write_output
+from .items import FAMILY, ItemWriter, parse_content, parse_item
 
 _STATEFUL: Final = ("previous_response_id", "conversation", "prompt", "background")
 _LOGPROBS: Final = "message.output_text.logprobs"
