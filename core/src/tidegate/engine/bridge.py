@@ -18,7 +18,7 @@ from tidegate.api import errors
 from tidegate.api.exchange import Exchange
 from tidegate.api.types import Client, Denial
 from tidegate.api.upstream import Attempt
-from tidegate.runtime.drive import drive, run_now
+from tidegate.runtime.drive import drive, run_until_wait
 from tidegate.runtime.heads import HeadError, TrustedProxies, open_exchange
 from tidegate.runtime.messages import Fields
 
@@ -147,8 +147,8 @@ class Bridge:
         coro = self._guarded(phase, call, flow)
         if call.pipeline.suspends:
             return coro
-        run_now(coro)
-        return None
+        _, rest = run_until_wait(coro)
+        return rest
 
     async def _guarded(self, phase: Phase, call: Call, flow: http.HTTPFlow) -> None:
         """Run a phase. What it raises denies; a cancellation means that the client left."""

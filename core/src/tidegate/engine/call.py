@@ -13,6 +13,7 @@ from tidegate.api.errors import ErrorCode
 from tidegate.api.exchange import Exchange
 from tidegate.api.types import Denial
 from tidegate.api.upstream import Attempt, Upstream
+from tidegate.runtime.drive import run_now
 from tidegate.runtime.messages import error_response
 from tidegate.runtime.pipeline import Pipeline
 
@@ -235,6 +236,22 @@ class Call:
         response = error_response(denial, self.exchange.id, time.time())
         self.exchange.response = response
         return whole(self.exchange, response, close=self.close)
+
+    def stand_in(self, denial: Denial) -> http.Response | None:
+        """What a cache answers in place of an upstream that gave no answer, or None.
+
+        A layer can't wait: where hooks of the scope suspend there is only the error.
+        """
+        exchange, pipeline = self.exchange, self.pipeline
+        if exchange.fallback is None or exchange.first_byte or pipeline.suspends:
+            return None
+        if not pipeline.stand_in(exchange, denial):
+            return None
+        run_now(pipeline.response(exchange))
+        if exchange.denial is not None:
+            return self.error(exchange.denial)
+        assert exchange.response is not None
+        return whole(exchange, exchange.response, close=self.close)
 
     def failed(self, denial: Denial) -> None:
         """The exchange ends with an error."""

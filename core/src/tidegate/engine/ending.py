@@ -100,7 +100,7 @@ class Ending(mitm.HttpStream):
         call.failed(denial)
         yield from self._close_upstream()
         if not call.head_sent:
-            self.flow.response = call.error(denial)
+            self.flow.response = call.stand_in(denial) or call.error(denial)
             yield from self._answer()
             return
         tail = call.relay.cut(denial) if call.relay is not None else b""

@@ -15,8 +15,8 @@ from tidegate.runtime.settings import Limits
 
 from .framing import Refused, content_length, is_chunked
 
-_LINE: Final = re.compile(rb"([A-Z]+) ([\x21-\x7e]+) (HTTP/1\.[01])\r\n")
-_LINE_START: Final = re.compile(rb"(?:[A-Z]{1,20}(?: [\x21-\x7e]*(?: [HTP/1.0]{0,8})?)?)?\r?")
+_LINE: Final = re.compile(rb"([A-Z][A-Z-]*) ([\x21-\x7e]+) (HTTP/1\.[01])\r\n")
+_LINE_START: Final = re.compile(rb"(?:[A-Z][A-Z-]{0,19}(?: [\x21-\x7e]*(?: [HTP/1.0]{0,8})?)?)?\r?")
 """The beginning of a request line that may still become whole."""
 _LINE_REST: Final = 32
 """Bytes that a request line has besides its target."""

@@ -37,8 +37,8 @@ class Rule:
         self.timed_out = timed_out
 
 
-_GATE = {"failed": errors.PLUGIN_FAILED, "timed_out": errors.PLUGIN_TIMEOUT}
-_TRANSFORM = {
+_GATE: Final[dict[str, Any]] = {"failed": errors.PLUGIN_FAILED, "timed_out": errors.PLUGIN_TIMEOUT}
+_TRANSFORM: Final[dict[str, Any]] = {
     "failed": errors.PLUGIN_TRANSFORM_FAILED,
     "timed_out": errors.PLUGIN_TRANSFORM_TIMEOUT,
 }

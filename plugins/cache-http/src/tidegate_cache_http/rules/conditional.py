@@ -70,18 +70,19 @@ def with_conditions(fields: Fields, ours: Fields) -> Fields:
 
 
 def chosen(candidates: Sequence[Stored], answer: Fields) -> Stored | None:
-    """The stored response that a 304 is about (§4.3.4); None where it is about none of them."""
+    """The stored response that a 304 is about (§4.3.4); None where it can't be told.
+
+    Its entity tag tells, else its Last-Modified; and where only one response was asked about,
+    it is that one, whatever fields the origin put into the 304.
+    """
     tag = (first(answer, b"etag") or b"").strip()
-    if tag:
-        for one in candidates:
-            if one.etag and weakly_equal(one.etag, tag):
-                return one
-        return candidates[0] if len(candidates) == 1 and not candidates[0].etag else None
     modified = (first(answer, b"last-modified") or b"").strip()
-    if modified:
-        for one in candidates:
-            if one.modified == modified:
-                return one
+    for one in candidates:
+        if tag and one.etag and weakly_equal(one.etag, tag):
+            return one
+    for one in candidates:
+        if modified and one.modified == modified:
+            return one
     return candidates[0] if len(candidates) == 1 else None
 
 

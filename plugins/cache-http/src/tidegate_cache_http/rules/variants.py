@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from .fields import Fields, joined
+from .fields import Fields, first, joined
 from .messages import Nominated, Stored
 
+_COMMA: Final = re.compile(rb"[ \t]*,[ \t]*")
 _BY_MEANING: Final = frozenset({b"accept-language", b"accept-encoding"})
 """Lists with weights: order, spaces and letter case mean nothing (RFC 9110 §12.5)."""
 CODINGS: Final = frozenset({b"", b"gzip", b"x-gzip", b"deflate", b"br", b"zstd", b"identity"})
@@ -34,7 +36,8 @@ def _value(name: bytes, request: Fields) -> bytes | None:
         return None
     if name in _BY_MEANING:
         return by_meaning(value, codings=name == b"accept-encoding")
-    return value.strip(b" \t")
+    value = value.strip(b" \t")
+    return value if b'"' in value else _COMMA.sub(b",", value)
 
 
 @lru_cache(maxsize=2048)
@@ -50,7 +53,9 @@ def by_meaning(value: bytes, *, codings: bool) -> bytes:
             if parameter.startswith(b"q="):
                 weight = _weight(parameter[2:])
         members.setdefault(name, weight)
-    ordered = sorted(members.items(), key=lambda pair: (-pair[1], pair[0]))
+    ordered: Iterable[tuple[bytes, int]] = sorted(
+        members.items(), key=lambda pair: (-pair[1], pair[0])
+    )
     return b",".join(b"%b;q=%d" % pair for pair in ordered)
 
 
@@ -64,8 +69,25 @@ def _weight(text: bytes) -> int:
 
 
 def matches(stored: Stored, request: Fields) -> bool:
-    """Whether the nominated fields of a stored response equal those of a request."""
-    return all(_value(name, request) == value for name, value in stored.vary)
+    """Whether the nominated fields of a stored response equal those of a request.
+
+    A stored response in the one language that a request likes best matches as well: that is
+    what the origin would choose for it (RFC 9110 §12.5.4).
+    """
+    for name, value in stored.vary:
+        asked = _value(name, request)
+        if asked != value and not (
+            name == b"accept-language" and asked is not None and _is_favourite(asked, stored)
+        ):
+            return False
+    return True
+
+
+def _is_favourite(asked: bytes, stored: Stored) -> bool:
+    """Whether the favourite of a canonical Accept-Language is the language of a response."""
+    language = (first(stored.fields, b"content-language") or b"").strip().lower()
+    best, *others = (member.split(b";q=") for member in asked.split(b",") if member)
+    return bool(language) and best[0] == language and all(int(o[1]) < int(best[1]) for o in others)
 
 
 def select(stored: Iterable[Stored], request: Fields) -> Stored | None:
