@@ -116,7 +116,7 @@ def dumps(recording: Recording) -> str:
 
 
 def _fields(mark: str, fields: Fields) -> list[str]:
-    return [f"{mark} {name}: {value}" for name, value in fields]
+    return [f"{mark} {name}: {value}".rstrip() for name, value in fields]
 
 
 def _body(content: bytes, kind: str) -> list[str]:
