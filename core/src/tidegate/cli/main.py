@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import ca
+from . import ca, recorded
 from .redirect import commands as redirect
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(ca.app, name="ca")
 app.add_typer(redirect.app, name="redirect")
+recorded.register(app)
 
 Config = Annotated[
     Path | None,

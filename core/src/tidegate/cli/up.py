@@ -34,12 +34,15 @@ class Options:
     log_format: str
 
 
-def up(options: Options) -> None:
-    """Run a node until it is told to stop. Raises ConfigError where it can't start."""
+def up(options: Options, given: Source | None = None) -> None:
+    """Run a node until it is told to stop. Raises ConfigError where it can't start.
+
+    `given`: a configuration that another verb has put together.
+    """
     logs.setup(options.log_level, options.log_format)
     tell = tell_json if options.json else tell_person
     try:
-        source = find(
+        source = given or find(
             options.config,
             deployment=options.deployment,
             listen=options.listen,
