@@ -121,7 +121,7 @@ class Gateway(Model):
         default=(Listener(name="gateway", address="127.0.0.1:8080"),)
     )
     environment: str = "development"
-    carrier: Carrier = "engine"
+    carrier: Carrier = "lane"
     workers: int | None = Field(default=None, ge=1, le=256)
     anonymous: bool = False
     status: str = "127.0.0.1:0"
