@@ -30,7 +30,7 @@ def targets(url: str, answer: Fields) -> list[str]:
         except ValueError:
             continue
         if (parts.scheme, parts.netloc.lower()) == (own.scheme, own.netloc):
-            found.append(other.partition("#")[0])
+            found.append(parts._replace(netloc=own.netloc, fragment="").geturl())
     return list(dict.fromkeys(found))
 
 
