@@ -102,7 +102,10 @@ def header(warnings: list[str]) -> str:
     said = list(dict.fromkeys(warnings))
     if len(said) > MOST:
         said[MOST:] = [f"{len(said) - MOST} more"]
-    return "".join(c if " " <= c <= "~" else "?" for c in "; ".join(said))
+    text = "; ".join(said)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if " " <= c <= "~" else "?" for c in text)
 
 
 MOST = 20

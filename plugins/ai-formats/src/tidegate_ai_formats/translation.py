@@ -71,7 +71,8 @@ class StreamTranslator:
         self._parser: StreamParser = provider.stream_parser()
         self._writer: StreamWriter = client.stream_writer(losses, request)
         self._decoder = decoder(provider_framing or provider.framing)
-        self._encoder = encoder(framing or client.framing)
+        self.framing: Framing = framing or client.framing
+        self._encoder = encoder(self.framing)
         self._call = call
         self._defaults = defaults
         self.started = False
@@ -249,8 +250,7 @@ class Translation:
             content = response.content or b""
         if data.status_code >= 400:
             return self._error(response, content, data.status_code, state)
-        framing = framing_of(response.headers.get("content-type", ""))
-        if state.stream is not None and (framing or self.provider.framing != "sse"):
+        if state.stream is not None and self._is_stream(response):
             return self._decode_stream(response, content, state)
         try:
             answer = self.provider.parse_response(load_object(content, "the answer"))
@@ -266,6 +266,10 @@ class Translation:
         self._put(response, orjson_bytes(body), b"application/json", state)
         return response
 
+    def _is_stream(self, response: http.Response) -> bool:
+        framing = framing_of(response.headers.get("content-type", ""))
+        return framing is not None or self.provider.framing != "sse"
+
     @staticmethod
     def _learn(answer: Response, state: _State) -> None:
         state.call.usage = answer.usage
@@ -278,10 +282,9 @@ class Translation:
         """A stream that the carrier gathered, because it is not made of server-sent events."""
         stream = state.stream
         assert stream is not None
-        framing = self.client.framing
         body = stream.feed(content) + stream.end()
         if not state.passes:
-            self._put(response, body, CONTENT_TYPES[framing].encode(), state)
+            self._put(response, body, CONTENT_TYPES[stream.framing].encode(), state)
         return response
 
     def _error(

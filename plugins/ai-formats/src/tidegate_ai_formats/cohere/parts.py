@@ -213,8 +213,7 @@ def _write_part(part: Part, losses: Losses, field: str, *, same: bool) -> Json |
     if isinstance(part, Text):
         out: Json = {"type": "text", "text": part.text}
     elif isinstance(part, Media) and part.text:
-        document = {"text": part.text, **({"title": part.name} if part.name else {})}
-        return {"type": "document", "document": {"data": document}}
+        return {"type": "text", "text": part.text}
     elif isinstance(part, Media) and part.kind == "image" and not part.file_id:
         image: Json = {"url": part.url or f"data:{part.mime};base64,{part.data}"}
         if part.detail:

@@ -28,9 +28,7 @@ class GeminiFormat(Format):
         return requests.write_request(request, losses)
 
     def path(self, request: Request) -> str:
-        if request.stream:
-            return f"/models/{request.model}:streamGenerateContent?alt=sse"
-        return f"/models/{request.model}:generateContent"
+        return requests.path_of(request.model, stream=request.stream)
 
     def parse_response(self, body: Json) -> Response:
         return responses.parse_response(body)

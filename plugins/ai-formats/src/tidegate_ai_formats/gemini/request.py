@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final, cast
+from urllib.parse import quote, unquote
 
 from tidegate_ai_formats.chat.request import BUDGETS
 from tidegate_ai_formats.losses import InvalidRequest, Losses
@@ -40,8 +41,14 @@ _LEVELS: Final = {"none": "minimal", "minimal": "minimal", "low": "low", "medium
 
 def model_of(path: str) -> tuple[str, bool]:
     """(model, streaming) of a path that ends in `models/{model}:{method}`."""
-    name, _, method = path.rpartition("/")[2].partition(":")
-    return name, method == "streamGenerateContent"
+    name, _, method = path.partition("?")[0].rpartition("models/")[2].rpartition(":")
+    return unquote(name), method == "streamGenerateContent"
+
+
+def path_of(model: str, *, stream: bool) -> str:
+    """The path of a request."""
+    method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+    return f"/models/{quote(model, safe='')}:{method}"
 
 
 def parse_request(body: Json, path: str) -> Request:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
+from time import gmtime, strftime
 from typing import Any, Final
 
 from tidegate_ai_formats.losses import STATUS, Failure, Losses, kind_of
@@ -214,7 +215,7 @@ def write_finish(finish: Finish, *, same: bool) -> str:
 
 def write_created(created: int) -> str:
     """`createTime` of Unix seconds."""
-    return datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(created))
 
 
 def write_response(response: Response, losses: Losses) -> Json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from tidegate.api import SseEvent
@@ -22,6 +22,7 @@ from tidegate_ai_formats.events import (
 )
 from tidegate_ai_formats.format import StreamParser, StreamWriter
 from tidegate_ai_formats.gemini.parts import INVENTED
+from tidegate_ai_formats.gemini.response import write_created
 from tidegate_ai_formats.losses import STATUS, Failure, Losses, kind_of
 from tidegate_ai_formats.model import (
     Candidate,
@@ -107,11 +108,6 @@ def write_usage(usage: Usage | None) -> Json:
     if usage.family == FAMILY and usage.raw is not None:
         return usage.raw
     return {_COUNTS[0]: usage.input, _COUNTS[1]: usage.output}
-
-
-def write_created(created: int) -> str:
-    """`created_at` of Unix seconds."""
-    return datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def write_finish(finish: Finish | None, *, same: bool) -> str:
