@@ -24,6 +24,9 @@ from .writer import Writer
 VARIANTS: Final = 32
 """Variants of one key; the one that was validated longest ago goes for a new one."""
 
+LARGEST: Final = 4
+"""A body that takes more than this part of the memory tier is in the file only."""
+
 
 class Store:
     """The cache of one worker over the file of the node. Open it after the worker has started.
@@ -40,7 +43,7 @@ class Store:
         self.disk = Disk(folder, budget)
         self.shared = self.disk.shared
         self.memory = Memory(memory, self.shared)
-        self._largest = memory // 16
+        self._largest = memory // LARGEST
         self._writer = Writer(self.disk, counters)
 
     # -- reading ------------------------------------------------------------------------------
@@ -135,14 +138,14 @@ class Store:
         """Take other sizes. The file grows up to what its map allows; beyond it at a new start."""
         self.counters = self._writer.counters = counters
         self.disk.resize(budget)
-        self._largest = memory // 16
+        self._largest = memory // LARGEST
         self.memory = Memory(memory, self.shared)
 
     # -- the rest -----------------------------------------------------------------------------
 
-    def drain(self) -> bool:
+    def drain(self, seconds: float = 10.0) -> bool:
         """Wait until all is in the file. Not on the loop."""
-        return self._writer.drain()
+        return self._writer.drain(seconds)
 
     def close(self) -> None:
         """Write what waits and close. Not on the loop."""
