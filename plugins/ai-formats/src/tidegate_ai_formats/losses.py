@@ -87,6 +87,8 @@ class Losses:
         if extras:
             prefix = f"{field}." if field else ""
             for key, value in extras.items():
+                if key in SILENT:
+                    continue
                 if key in HINTS:
                     self.note(prefix + key, f"{self.target} has no such hint")
                 elif says_something(value):
@@ -109,6 +111,8 @@ def header(warnings: list[str]) -> str:
 
 
 MOST = 20
+SILENT = frozenset(("status",))
+"""Fields that say of an item that it is whole, which others say by its being there."""
 HINTS = frozenset(
     ("caller", "include", "prompt_cache_key", "prompt_cache_retention", "safety_identifier")
 )

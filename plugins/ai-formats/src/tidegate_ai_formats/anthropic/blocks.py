@@ -49,13 +49,13 @@ def parse_block(block: Any) -> Part:
     kind = block.get("type")
     if kind == "text" and type(block.get("text")) is str:
         del block["type"]
-        part = Text(block.pop("text"))
+        text = Text(block.pop("text"))
         if "cache_control" in block:
-            part.cache = take_dict(block, "cache_control")
+            text.cache = take_dict(block, "cache_control")
         if block.get("citations") and isinstance(block["citations"], list):
-            part.citations = [parse_citation(one) for one in block.pop("citations")]
-        part.extras = block or None
-        return part
+            text.citations = [parse_citation(one) for one in block.pop("citations")]
+        text.extras = block or None
+        return text
     if kind == "tool_use":
         del block["type"]
         call = ToolCall(
@@ -68,13 +68,16 @@ def parse_block(block: Any) -> Part:
         return call
     if kind == "thinking":
         del block["type"]
-        signature, origin, id = unpack(take_str(block, "signature"), FAMILY)
-        text = take_str(block, "thinking")
-        return Reasoning(text, signature, origin=origin, id=id, extras=block or None)
+        part = Reasoning()
+        unpack(take_str(block, "signature"), FAMILY).put(part)
+        part.text, part.extras = take_str(block, "thinking"), block or None
+        return part
     if kind == "redacted_thinking":
         del block["type"]
-        encrypted, origin, id = unpack(take_str(block, "data"), FAMILY)
-        return Reasoning("", encrypted=encrypted, origin=origin, id=id, extras=block or None)
+        part = Reasoning()
+        unpack(take_str(block, "data"), FAMILY, encrypted=True).put(part)
+        part.extras = block or None
+        return part
     return _parse_rare(block, kind)
 
 
@@ -233,10 +236,8 @@ class BlockWriter:
             self.losses.note(f"{field}.thinking", "thought of another model can't be sent back")
             return None
         if part.encrypted and not part.text:
-            data = pack(part.encrypted, origin, FAMILY, part.id)
-            return {"type": "redacted_thinking", "data": data}
-        signature = pack(part.signature or part.encrypted, origin, FAMILY, part.id)
-        return {"type": "thinking", "thinking": part.text, "signature": signature}
+            return {"type": "redacted_thinking", "data": pack(part, FAMILY)}
+        return {"type": "thinking", "thinking": part.text, "signature": pack(part, FAMILY)}
 
     def _result(self, part: ToolResult, field: str) -> Json:
         out: Json = {"type": "tool_result", "tool_use_id": part.call_id}

@@ -106,8 +106,10 @@ class AnthropicStreamParser(StreamParser):
         if kind == "thinking_delta":
             return [Delta(index, delta["thinking"])]
         if kind == "signature_delta":
-            signature, origin, _ = unpack(delta["signature"], FAMILY)
-            return [Delta(index, signature, "signature", origin=origin)]
+            proof = unpack(delta["signature"], FAMILY)
+            if proof.encrypted:
+                return [Delta(index, proof.encrypted, "encrypted", origin=proof.origin)]
+            return [Delta(index, proof.signature, "signature", origin=proof.origin)]
         if kind == "citations_delta":
             return [Cited(index, parse_citation(delta["citation"]))]
         return [Extra({f"content[{index}].{kind}": delta})]

@@ -112,8 +112,7 @@ class AnthropicStreamWriter(StreamWriter):
 
     def _begin(self, part: Part, out: list[SseEvent]) -> None:
         if isinstance(part, Text | ToolCall) and part.signature and not self._same:
-            data = pack(part.signature, part.origin, FAMILY)
-            self._whole({"type": "redacted_thinking", "data": data}, out)
+            self._whole({"type": "redacted_thinking", "data": pack(part, FAMILY)}, out)
             part.signature = ""
         self._part = part
         if isinstance(part, Text | Refusal):
@@ -203,18 +202,13 @@ class AnthropicStreamWriter(StreamWriter):
             text = dumps({"input": part.arguments})
             out.append(self._block_delta({"type": "input_json_delta", "partial_json": text}))
         if self._open:
-            if isinstance(part, Reasoning) and (part.signature or part.encrypted):
-                proof = part.signature or part.encrypted
-                signature = pack(proof, part.origin, FAMILY, part.id)
-                out.append(self._block_delta({"type": "signature_delta", "signature": signature}))
+            if isinstance(part, Reasoning) and (proof := pack(part, FAMILY)):
+                out.append(self._block_delta({"type": "signature_delta", "signature": proof}))
             self._close(out)
         elif isinstance(part, Reasoning) and part.encrypted:
-            data = pack(part.encrypted, part.origin, FAMILY, part.id)
-            self._whole({"type": "redacted_thinking", "data": data}, out)
-        late = part.signature if isinstance(part, Text | ToolCall) and not self._same else ""
-        if late:
-            data = pack(late, part.origin, FAMILY)  # type: ignore[union-attr]
-            self._whole({"type": "redacted_thinking", "data": data}, out)
+            self._whole({"type": "redacted_thinking", "data": pack(part, FAMILY)}, out)
+        if isinstance(part, Text | ToolCall) and part.signature and not self._same:
+            self._whole({"type": "redacted_thinking", "data": pack(part, FAMILY)}, out)
 
     def _end(self, out: list[SseEvent]) -> None:
         finish = self._finish

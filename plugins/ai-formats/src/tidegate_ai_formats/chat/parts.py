@@ -88,20 +88,19 @@ def detail_part(detail: Json) -> Reasoning:
     match detail.get("type"):
         case "reasoning.text":
             part.text = detail.get("text") or ""
-            part.signature = unpack_detail(detail.get("signature") or "", part)
+            _prove(part, detail.get("signature") or "", encrypted=False)
         case "reasoning.summary":
             part.text, part.summary = detail.get("summary") or "", True
         case "reasoning.encrypted":
-            part.encrypted = unpack_detail(detail.get("data") or "", part)
+            _prove(part, detail.get("data") or "", encrypted=True)
     return part
 
 
-def unpack_detail(value: str, part: Reasoning) -> str:
-    """A proof. Whose it is says its packing, else the `format` of the entry."""
-    proof, origin, id = unpack(value, "")
-    part.origin = origin or part.origin
-    part.id = id or part.id
-    return proof
+def _prove(part: Reasoning, value: str, *, encrypted: bool) -> None:
+    """Give a thought its proof. Whose it is says its packing, else the `format` of the entry."""
+    origin = part.origin
+    unpack(value, "", encrypted=encrypted).put(part)
+    part.origin = part.origin or origin
 
 
 def parse_part(part: Any) -> Part:
@@ -276,22 +275,16 @@ def take_signature(call: Json, part: ToolCall) -> None:
 
 def write_detail(part: Reasoning, index: int) -> Json:
     """A thought with a proof, as OpenRouter writes it."""
-    origin = part.origin
-    name = DETAIL_NAMES.get(origin, "unknown")
-    common: Json = {"format": name, "index": index}
+    known = part.origin in DETAIL_NAMES
+    common: Json = {"format": DETAIL_NAMES.get(part.origin, "unknown"), "index": index}
     if part.id:
         common["id"] = part.id
-    plain = origin if origin in DETAIL_NAMES else ""
+    proof = pack(part, part.origin if known else "")
     if part.encrypted:
-        return {
-            "type": "reasoning.encrypted",
-            "data": pack(part.encrypted, origin, plain, part.id),
-            **common,
-        }
+        return {"type": "reasoning.encrypted", "data": proof, **common}
     if part.summary:
         return {"type": "reasoning.summary", "summary": part.text, **common}
-    signature = pack(part.signature, origin, plain)
-    return {"type": "reasoning.text", "text": part.text, "signature": signature, **common}
+    return {"type": "reasoning.text", "text": part.text, "signature": proof, **common}
 
 
 def write_thinking(part: Reasoning) -> Json:

@@ -20,7 +20,7 @@ from tidegate_ai_formats.model import (
     ToolCall,
     ToolResult,
 )
-from tidegate_ai_formats.signatures import hoist, pack, unpack
+from tidegate_ai_formats.signatures import hoist, pack, pack_base64, unpack, unpack_base64
 from tidegate_ai_formats.wire import (
     arguments_object,
     arguments_text,
@@ -109,9 +109,9 @@ def _parse_thought(block: Json, inner: Json) -> Part:
     part = Reasoning(origin=FAMILY)
     if isinstance(text, dict):
         part.text = text.get("text") or ""
-        part.signature, part.origin, part.id = unpack(text.get("signature") or "", FAMILY)
+        unpack(text.get("signature") or "", FAMILY).put(part)
     elif isinstance(inner.get("redactedContent"), str):
-        part.encrypted, part.origin, part.id = unpack(inner["redactedContent"], FAMILY)
+        unpack_base64(inner["redactedContent"], FAMILY, encrypted=True).put(part)
     part.raw = block["reasoningContent"]
     return part
 
@@ -286,10 +286,10 @@ class BlockWriter:
             self.losses.note(f"{field}.reasoning", "thought of another model can't be sent back")
             return None
         if part.encrypted and not part.text:
-            redacted = pack(part.encrypted, part.origin, FAMILY, part.id)
+            redacted = pack_base64(part, FAMILY)
             return {"reasoningContent": {"redactedContent": redacted}}
         text: Json = {"text": part.text}
-        proof = pack(part.signature or part.encrypted, part.origin, FAMILY, part.id)
+        proof = pack(part, FAMILY)
         if proof:
             text["signature"] = proof
         return {"reasoningContent": {"reasoningText": text}}

@@ -35,7 +35,7 @@ from tidegate_ai_formats.model import (
     Usage,
 )
 from tidegate_ai_formats.sequence import Sequencer
-from tidegate_ai_formats.signatures import pack, unpack
+from tidegate_ai_formats.signatures import Proof, pack, pack_base64, unpack, unpack_base64
 from tidegate_ai_formats.wire import dumps, loads
 
 from .blocks import FAMILY, BlockWriter, merge, parse_block, parse_citation, write_citation
@@ -101,11 +101,10 @@ class ConverseStreamParser(StreamParser):
             if "text" in thought:
                 out.append(Delta(index, thought["text"]))
             if "signature" in thought:
-                proof, origin, _ = unpack(thought["signature"], FAMILY)
-                out.append(Delta(index, proof, "signature", origin=origin))
+                out.append(_proof_delta(index, unpack(thought["signature"], FAMILY)))
             if "redactedContent" in thought:
-                proof, origin, _ = unpack(thought["redactedContent"], FAMILY)
-                out.append(Delta(index, proof, "encrypted", origin=origin))
+                proof = unpack_base64(thought["redactedContent"], FAMILY, encrypted=True)
+                out.append(_proof_delta(index, proof))
             return out
         if "citation" in delta:
             out = self._begin(index, Text(""))
@@ -120,6 +119,12 @@ class ConverseStreamParser(StreamParser):
 
     def end(self) -> list[Event]:
         return [End()] if self._whole else []
+
+
+def _proof_delta(index: int, proof: Proof) -> Delta:
+    if proof.signature:
+        return Delta(index, proof.signature, "signature", origin=proof.origin)
+    return Delta(index, proof.encrypted, "encrypted", origin=proof.origin)
 
 
 class ConverseStreamWriter(StreamWriter):
@@ -184,7 +189,7 @@ class ConverseStreamWriter(StreamWriter):
 
     def _begin(self, part: Part, out: list[SseEvent]) -> None:
         if isinstance(part, Text | ToolCall) and part.signature and not self._same:
-            self._proof(pack(part.signature, part.origin, FAMILY), out)
+            self._proof(pack_base64(part, FAMILY), out)
             part.signature = ""
         self._part, self._said = part, False
         if isinstance(part, ToolCall):
@@ -230,11 +235,10 @@ class ConverseStreamWriter(StreamWriter):
     def _stop(self, out: list[SseEvent]) -> None:
         part, self._part = self._part, None
         if isinstance(part, Reasoning):
-            proof = part.signature or part.encrypted
-            if proof:
-                key = "signature" if self._said else "redactedContent"
-                packed = pack(proof, part.origin, FAMILY, part.id)
-                self._block_delta({"reasoningContent": {key: packed}}, out)
+            if self._said and (proof := pack(part, FAMILY)):
+                self._block_delta({"reasoningContent": {"signature": proof}}, out)
+            elif proof := pack_base64(part, FAMILY):
+                self._block_delta({"reasoningContent": {"redactedContent": proof}}, out)
         elif isinstance(part, ToolCall) and part.custom:
             self._block_delta({"toolUse": {"input": dumps({"input": part.arguments})}}, out)
         elif part is not None and not isinstance(part, Text | ToolCall | Refusal):
@@ -245,7 +249,7 @@ class ConverseStreamWriter(StreamWriter):
         if self._said or (self._same and isinstance(part, Text)):
             self._close(out)
         if isinstance(part, Text | ToolCall) and part.signature and not self._same:
-            self._proof(pack(part.signature, part.origin, FAMILY), out)
+            self._proof(pack_base64(part, FAMILY), out)
 
     def _end(self, out: list[SseEvent]) -> None:
         stop: Json = {"stopReason": write_finish(self._finish, same=self._same)}

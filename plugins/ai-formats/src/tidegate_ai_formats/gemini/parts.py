@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
 from mimetypes import guess_type
@@ -22,13 +20,12 @@ from tidegate_ai_formats.model import (
     ToolCall,
     ToolResult,
 )
-from tidegate_ai_formats.signatures import pack, unpack
+from tidegate_ai_formats.signatures import pack_base64, unpack_base64
 from tidegate_ai_formats.wire import arguments_object, dumps, loads, merged, take_str
 
 FAMILY: Final = "gemini"
 INVENTED: Final = "tgcall_"
 """Begins the ids of calls that had none: they never go back to a provider of this format."""
-_PACKED: Final = base64.b64encode(b"tg1.").decode()[:5]
 _UNDERSCORE: Final = re.compile(r"_([a-z])")
 
 
@@ -39,22 +36,6 @@ def camel(obj: Json) -> Json:
     return obj
 
 
-def wrap(signature: str, origin: str, id: str = "") -> str:
-    """A signature as this format carries it: base64, which its SDKs insist on."""
-    packed = pack(signature, origin, FAMILY, id)
-    return signature if packed == signature else base64.b64encode(packed.encode()).decode()
-
-
-def unwrap(signature: str) -> tuple[str, str, str]:
-    """(signature, origin, id)."""
-    if signature.startswith(_PACKED):
-        try:
-            return unpack(base64.b64decode(signature, altchars=b"-_").decode(), FAMILY)
-        except (binascii.Error, UnicodeDecodeError):
-            pass
-    return signature, FAMILY, ""
-
-
 # -- parsing ------------------------------------------------------------------------------------
 
 
@@ -63,38 +44,42 @@ def parse_part(raw: Any, call_id: str = "") -> Part:
     if not isinstance(raw, dict):
         return Opaque(FAMILY, {"value": raw})
     raw = camel(raw)
-    signature = origin = id = ""
-    if type(raw.get("thoughtSignature")) is str:
-        signature, origin, id = unwrap(raw.pop("thoughtSignature"))
+    given = raw.pop("thoughtSignature") if type(raw.get("thoughtSignature")) is str else ""
     if type(raw.get("text")) is str:
         text = raw.pop("text")
         if raw.get("thought") is True:
             del raw["thought"]
-            part: Part = Reasoning(text, signature, origin=origin, id=id, extras=raw or None)
+            part = Reasoning(text, extras=raw or None)
+            if given:
+                unpack_base64(given, FAMILY).put(part)
             return part
-        return Text(text, signature=signature, origin=origin, extras=raw or None)
+        return Text(text, signature=given, origin=FAMILY if given else "", extras=raw or None)
     if type(raw.get("functionCall")) is dict:
-        call = raw.pop("functionCall")
-        arguments = call.pop("args", None)
-        part = ToolCall(
-            take_str(call, "id") or call_id,
-            take_str(call, "name"),
-            dumps(arguments) if arguments is not None else "",
-            signature,
-            origin,
-        )
-        if call:
-            raw["functionCall"] = call
-        part.extras = raw or None
-        return part
+        return _parse_call(raw, call_id, given)
     media = _parse_media(raw)
-    if media is not None and not signature:
+    if media is not None and not given:
         return media
-    if type(raw.get("functionResponse")) is dict and not signature:
+    if type(raw.get("functionResponse")) is dict and not given:
         return _parse_result(raw, call_id)
-    if signature:
-        raw["thoughtSignature"] = wrap(signature, origin, id)
+    if given:
+        raw["thoughtSignature"] = given
     return Opaque(FAMILY, raw)
+
+
+def _parse_call(raw: Json, call_id: str, signature: str) -> ToolCall:
+    call = raw.pop("functionCall")
+    arguments = call.pop("args", None)
+    part = ToolCall(
+        take_str(call, "id") or call_id,
+        take_str(call, "name"),
+        dumps(arguments) if arguments is not None else "",
+        signature,
+        FAMILY if signature else "",
+    )
+    if call:
+        raw["functionCall"] = call
+    part.extras = raw or None
+    return part
 
 
 def _parse_media(raw: Json) -> Media | None:
@@ -209,7 +194,7 @@ class PartWriter:
 
     def _sign(self, part: Text | ToolCall, out: Json) -> None:
         if part.signature and (not self.request or part.origin == FAMILY):
-            out["thoughtSignature"] = wrap(part.signature, part.origin)
+            out["thoughtSignature"] = pack_base64(part, FAMILY)
 
     def _call(self, part: ToolCall, field: str) -> Json:
         self.names[part.id] = part.name
@@ -232,7 +217,7 @@ class PartWriter:
             return None
         out: Json = {"text": part.text, "thought": True}
         if part.signature or part.encrypted:
-            out["thoughtSignature"] = wrap(part.signature or part.encrypted, part.origin, part.id)
+            out["thoughtSignature"] = pack_base64(part, FAMILY)
         if part.extras and self.same:
             out |= part.extras
         return out

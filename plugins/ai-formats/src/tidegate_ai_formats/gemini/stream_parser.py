@@ -114,23 +114,28 @@ class GeminiStreamParser(StreamParser):
     def _part(self, n: int, state: _State, part: Part, out: list[Event]) -> None:
         kind = type(part)
         if isinstance(part, Text | Reasoning) and not part.extras:
-            text, signature = part.text, part.signature
+            text, part.text = part.text, ""
+            proof, part.signature = part.signature, ""
+            encrypted = ""
+            if isinstance(part, Reasoning):
+                encrypted, part.encrypted = part.encrypted, ""
+            origin, part.origin = part.origin, ""
             if state.kind is not kind:
-                if not text and not signature:
+                if not (text or proof or encrypted):
                     return
                 self._stop(n, state, out)
                 state.open, state.kind = state.count, kind
                 state.count += 1
-                part.text = part.signature = part.origin = ""
                 out.append(PartStart(state.open, part, n))
             if text:
                 if kind is Text:
                     state.text.append(text)
                 out.append(Delta(state.open, text, "text", n))
-            if signature:
-                out.append(
-                    Delta(state.open, signature, "signature", n, origin=part.origin or FAMILY)
-                )
+            if proof:
+                out.append(Delta(state.open, proof, "signature", n, origin=origin))
+            if encrypted:
+                out.append(Delta(state.open, encrypted, "encrypted", n, origin=origin))
+            if proof or encrypted:
                 self._stop(n, state, out)
             return
         self._stop(n, state, out)

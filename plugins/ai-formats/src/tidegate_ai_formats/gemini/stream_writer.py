@@ -33,9 +33,10 @@ from tidegate_ai_formats.model import (
     ToolCall,
     Usage,
 )
+from tidegate_ai_formats.signatures import pack_base64
 from tidegate_ai_formats.wire import dumps
 
-from .parts import FAMILY, PartWriter, wrap
+from .parts import FAMILY, PartWriter
 from .response import write_created, write_error, write_finish, write_usage
 
 
@@ -119,12 +120,10 @@ class GeminiStreamWriter(StreamWriter):
         if not self._same:
             self._losses.extras(extras, f"candidates[{candidate}]")
         if isinstance(part, Text | Reasoning | Refusal):
-            proof = "" if isinstance(part, Refusal) else part.signature
-            if isinstance(part, Reasoning):
-                proof = proof or part.encrypted
-            if not proof or isinstance(part, Refusal):
+            proof = "" if isinstance(part, Refusal) else pack_base64(part, FAMILY)
+            if not proof:
                 return []
-            out: Json = {"text": "", "thoughtSignature": wrap(proof, part.origin, part.id)}
+            out: Json = {"text": "", "thoughtSignature": proof}
             if isinstance(part, Reasoning):
                 out["thought"] = True
             return [self._chunk(out, candidate)]

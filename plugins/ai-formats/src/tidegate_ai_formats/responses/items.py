@@ -132,17 +132,9 @@ def parse_reasoning(item: Json) -> Reasoning:
         part.summary = True
         part.text = "\n\n".join(one.get("text") or "" for one in raw.get("summary") or ())
     if type(item.get("encrypted_content")) is str:
-        packed = item.pop("encrypted_content")
-        part.encrypted, part.origin, id = unpack(packed, FAMILY)
-        part.id = id or part.id
-        if part.origin != FAMILY and packed.startswith(f"tg1.{part.origin}.{SIGNED}"):
-            part.signature, part.encrypted, part.id = part.encrypted, "", ""
+        unpack(item.pop("encrypted_content"), FAMILY, encrypted=True).put(part)
     part.extras = item or None
     return part
-
-
-SIGNED: Final = "signed"
-"""Stands in the place of an id where what is packed signs a text that stands beside it."""
 
 
 def parse_call(item: Json) -> ToolCall:
@@ -292,7 +284,7 @@ class ItemWriter:
             if part.id:
                 item["id"] = part.id
             if part.encrypted or part.signature:
-                item["encrypted_content"] = self._proof(part)
+                item["encrypted_content"] = pack(part, FAMILY)
             return item
         if self.request and (part.origin != FAMILY or not part.encrypted):
             self.losses.note(f"{field}.reasoning", "thought of another model can't be sent back")
@@ -300,18 +292,12 @@ class ItemWriter:
         out: Json = {"id": part.id or self.id("rs"), "type": "reasoning", "summary": []}
         if part.text:
             out["summary"].append({"type": "summary_text", "text": part.text})
-        proof = self._proof(part)
+        proof = pack(part, FAMILY)
         if proof:
             out["encrypted_content"] = proof
         if not self.request:
             self.losses.extras(part.extras, field)
         return out
-
-    @staticmethod
-    def _proof(part: Reasoning) -> str:
-        if part.signature:
-            return pack(part.signature, part.origin or "unknown", FAMILY, SIGNED)
-        return pack(part.encrypted, part.origin, FAMILY, part.id)
 
 
 def _plain(part: Text | Refusal) -> bool:
