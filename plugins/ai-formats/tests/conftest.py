@@ -130,6 +130,19 @@ class Kit:
             "usage": (usage.input, usage.output) if usage else None,
         }
 
+    @staticmethod
+    def details(response: Response) -> tuple[int, ...]:
+        """What most formats can say of usage besides."""
+        usage = response.usage
+        return (usage.cache_read, usage.cache_write, usage.reasoning) if usage else ()
+
+    @staticmethod
+    def sources(response: Response) -> list[tuple[str, str, str]]:
+        """What the text cites."""
+        parts = [part for one in response.candidates for part in one.parts]
+        found = [c for p in parts if isinstance(p, Text) for c in p.citations or ()]
+        return [(c.url, c.title, c.text) for c in found]
+
 
 @pytest.fixture(scope="session")
 def kit() -> type[Kit]:

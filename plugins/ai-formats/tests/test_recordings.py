@@ -99,6 +99,18 @@ def test_a_stream_comes_back_as_the_same_answer(recordings, kit, name):
         assert again == collect(direct), one.number
 
 
+SAYS = {
+    "anthropic-messages": ("cache_read", "cache_write", "reasoning"),
+    "bedrock-converse": ("cache_read", "cache_write"),
+    "cohere-chat": ("cache_read", "reasoning"),
+    "gemini": ("cache_read", "reasoning"),
+    "ollama-chat": (),
+    "openai-chat": ("cache_read", "cache_write", "reasoning"),
+    "openai-responses": ("cache_read", "cache_write", "reasoning"),
+}
+CITES = ("anthropic-messages", "bedrock-converse", "openai-chat", "openai-responses")
+
+
 @pytest.mark.parametrize("target", NAMES)
 @pytest.mark.parametrize("source", NAMES)
 def test_answers_agree_across_formats_and_back(recordings, kit, source, target):
@@ -111,6 +123,12 @@ def test_answers_agree_across_formats_and_back(recordings, kit, source, target):
         there = other.write_response(parsed, Losses(target))
         abroad = other.parse_response(json.loads(json.dumps(there)))
         assert kit.gist(abroad) == gist, one.number
+        kept = kit.details(abroad)
+        for place, name in enumerate(("cache_read", "cache_write", "reasoning")):
+            if kit.details(parsed)[place:] and name in SAYS[target]:
+                assert kept[place] == kit.details(parsed)[place], (one.number, name)
+        if target in CITES:
+            assert kit.sources(abroad) == kit.sources(parsed), one.number
         back = one_format.write_response(abroad, Losses(source))
         home = one_format.parse_response(json.loads(json.dumps(back)))
         assert kit.gist(home) == gist, one.number

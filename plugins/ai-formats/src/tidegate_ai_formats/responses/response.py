@@ -87,9 +87,7 @@ def write_usage(usage: Usage) -> Json:
     """Usage as OpenAI writes it here."""
     if usage.family == FAMILY and usage.raw is not None:
         return usage.raw
-    into: Json = {"cached_tokens": usage.cache_read}
-    if usage.cache_write:
-        into["cache_write_tokens"] = usage.cache_write
+    into = {"cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write}
     return {
         "input_tokens": usage.input,
         "input_tokens_details": into,
