@@ -56,15 +56,28 @@ class Stash:
 
 
 class Shadow:
-    """What an addon in shadow mode would have done to one exchange."""
+    """What an addon in shadow mode would have done to one exchange.
 
-    __slots__ = ("addon", "decision", "detail", "phase")
+    `decision`: authenticate, deny, answer, route, store, change or fail. `detail` may be given as
+    a function: it is called when someone asks, off the request's path.
+    """
 
-    def __init__(self, addon: str, phase: str, decision: str, detail: str = "") -> None:
+    __slots__ = ("_detail", "addon", "decision", "phase")
+
+    def __init__(
+        self, addon: str, phase: str, decision: str, detail: str | Callable[[], str] = ""
+    ) -> None:
         self.addon = addon
         self.phase = phase
         self.decision = decision
-        self.detail = detail
+        self._detail = detail
+
+    @property
+    def detail(self) -> str:
+        """The error code, the name of an upstream, or what would change; values are hashed."""
+        if not isinstance(self._detail, str):
+            self._detail = self._detail()
+        return self._detail
 
     def __repr__(self) -> str:
         return f"Shadow({self.addon!r}, {self.phase!r}, {self.decision!r}, {self.detail!r})"

@@ -15,10 +15,14 @@ from tidegate.api.exchange import Exchange, Shadow
 from tidegate.api.types import BodySink, Denial, Event, Principal, SseEvent, WsMessage
 from tidegate.api.upstream import Upstream
 
+from .changes import View, changes, same, view
 from .messages import copy_request, copy_response
 from .step import Step
 
 type Call = Callable[..., Any]
+type Detail = str | Callable[[], str]
+
+_new = Exchange.__new__
 
 
 def shadowed(step: Step, fn: Call) -> Call:
@@ -59,7 +63,7 @@ def _note(step: Step, exchange: Exchange, copy: Exchange, result: object) -> Non
         _record(step, exchange, decision, detail)
 
 
-def _record(step: Step, exchange: Exchange, decision: str, detail: str) -> None:
+def _record(step: Step, exchange: Exchange, decision: str, detail: Detail) -> None:
     exchange.shadows.append(Shadow(step.addon, step.hook, decision, detail))
     step.counters.add(f"shadow_{decision}_total")
 
@@ -89,33 +93,46 @@ def shadow_of(exchange: Exchange) -> Exchange:
     Credentials are shared: what a shadow authentication consumes is stripped all the same. So
     is the stash, whose keys are private. Reservations of the copy end with the original.
     """
+    copy = _new(Exchange)  # by hand: the constructor and what it sets in vain cost 0.5 µs
+    copy.id = exchange.id
+    copy.request = copy_request(exchange.request)
     response = exchange.response
-    copy = Exchange(
-        exchange.id,
-        copy_request(exchange.request),
-        exchange.client,
-        listener=exchange.listener,
-        host=exchange.host,
-        path=exchange.path,
-        now=exchange.now,
-        started=exchange.started,
-        seed=exchange.seed,
-    )
     copy.response = None if response is None else copy_response(response)
+    copy.client = exchange.client
+    copy.listener = exchange.listener
+    copy.host = exchange.host
+    copy.path = exchange.path
+    copy.now = exchange.now
+    copy.started = exchange.started
+    copy.seed = exchange.seed
     copy.principal = exchange.principal
     copy.upstream = exchange.upstream
     copy.credentials = exchange.credentials
     copy._stash = exchange.stash
-    copy.attempts = list(exchange.attempts)
-    copy.notes = dict(exchange.notes)
+    copy.attempts = exchange.attempts.copy()
+    copy.notes = exchange.notes.copy()
     copy.from_cache = exchange.from_cache
     copy.bytes_in = exchange.bytes_in
+    copy.bytes_out = exchange.bytes_out
+    copy.first_byte = exchange.first_byte
+    copy.ended = 0.0
+    copy.denial = None
+    copy.outcome = ""
+    copy.failed_addon = ""
+    copy.expired = False
+    copy.shadows = []
+    copy.answered_by = None
+    copy.sinks = ()
+    copy.endings = []
+    copy.trace = None
+    copy._json = None
+    copy._random = None
     return copy
 
 
-def decisions(exchange: Exchange, copy: Exchange, result: object) -> list[tuple[str, str]]:
+def decisions(exchange: Exchange, copy: Exchange, result: object) -> list[tuple[str, Detail]]:
     """What a hook that returned `result` and left `copy` would have done to `exchange`."""
-    out: list[tuple[str, str]] = []
+    out: list[tuple[str, Detail]] = []
     match result:
         case None:
             pass
@@ -131,26 +148,14 @@ def decisions(exchange: Exchange, copy: Exchange, result: object) -> list[tuple[
             out.append(("answer", str(result.status_code)))
         case _:
             out.append(("fail", errors.PLUGIN_INVALID_OUTPUT.code))
-    pairs: list[tuple[str, Any, Any]] = [("request", exchange.request, copy.request)]
-    if exchange.response is not None:
-        pairs.append(("response", exchange.response, copy.response))
-    for what, old, new in pairs:
-        changes = difference(old, new)
-        if changes:
-            out.append(("change", f"{what}: {', '.join(changes)}"))
+    if not same(exchange.request, copy.request):
+        out.append(("change", told("request", view(exchange.request), view(copy.request))))
+    response = exchange.response
+    if response is not None and not same(response, copy.response):
+        out.append(("change", told("response", view(response), view(copy.response))))
     return out
 
 
-def difference(old: Any, new: Any) -> list[str]:
-    """What differs between two messages, by name, without any value."""
-    changes = []
-    before, after = old.data.headers.fields, new.data.headers.fields
-    if before is not after and before != after:
-        names = {n.lower() for n, _ in set(before) ^ set(after)}
-        changes += sorted(n.decode("latin-1") for n in names)
-    if old.data.content is not new.data.content and old.data.content != new.data.content:
-        changes.append("body")
-    for attribute in ("path", "method", "status_code"):
-        if getattr(old.data, attribute, None) != getattr(new.data, attribute, None):
-            changes.append(attribute)
-    return changes
+def told(what: str, before: View, after: View) -> Detail:
+    """A function that tells the changes of a message: to hash values takes time."""
+    return lambda: f"{what}: {', '.join(changes(before, after))}"
