@@ -105,7 +105,8 @@ def view(scope: str, pipeline: Pipeline) -> View:
     phases: dict[str, list[tuple[str, str]]] = {}
     for step in (*pipeline.steps, *pipeline.transforms, *pipeline.events, *pipeline.logs):
         if step.addon != "core":
-            mode = "shadow" if step.shadow else "enforce"
+            rollout = "" if step.rollout is None else str(step.rollout)
+            mode = "shadow" if step.shadow else rollout or "enforce"
             phases.setdefault(step.hook, []).append((step.addon, mode))
     gathers = pipeline.body_at < len(pipeline.steps)
     return View(

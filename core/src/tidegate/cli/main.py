@@ -65,6 +65,13 @@ LocalModel = Annotated[
         help="Answer with a real language model on this machine, without network.",
     ),
 ]
+Policies = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--policy",
+        help="A policy of one file, put before what routes. May be repeated.",
+    ),
+]
 Events = Annotated[
     bool,
     typer.Option("--json", envvar="TIDEGATE_JSON", help="Print events as JSON lines."),
@@ -80,7 +87,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 
 @app.command(
     epilog="Examples: tidegate up · tidegate up --listen 127.0.0.1:0 --json · "
-    "tidegate up --deployment production --workers 4"
+    "tidegate up --policy my_policy.py · tidegate up --deployment production --workers 4"
 )
 def up(
     config: Config = None,
@@ -89,6 +96,7 @@ def up(
     listen: Listen = None,
     workers: Workers = None,
     local_model: LocalModel = False,
+    policy: Policies = None,
     json: Events = False,
     log_level: LogLevel = "info",
     log_format: LogFormat = "human",
@@ -107,6 +115,7 @@ def up(
             listen=tuple(listen or ()),
             workers=workers,
             local_model=local_model,
+            policies=tuple(policy or ()),
             json=json,
             log_level=log_level,
             log_format=log_format,
@@ -122,13 +131,15 @@ def check(
     ] = None,
     deployment: Deployment = "",
     state: State = None,
+    policy: Policies = None,
     json: AsJson = False,
 ) -> None:
     """Say what is wrong with a configuration, or show the pipeline of each scope."""
     from .check import check as run
     from .source import find
 
-    run(find(file, deployment=deployment), state, as_json=json)
+    policies = tuple(str(path.resolve()) for path in policy or ())
+    run(find(file, deployment=deployment, policies=policies), state, as_json=json)
 
 
 @app.command(epilog="Examples: tidegate plugins · tidegate plugins --filter auth --all")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import EntryPoint
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,7 +20,7 @@ from rich.table import Table
 from tidegate.api.hookspecs import HOOKS
 from tidegate.runtime.lifecycle import Host, make_plugin
 from tidegate.runtime.problems import ConfigError, Problem
-from tidegate.runtime.registry import available, check_class
+from tidegate.runtime.registry import available, check_class, policy_class
 from tidegate.runtime.settings import Settings
 
 from .source import STATE, Source
@@ -33,7 +34,7 @@ class Installed:
     version: str
     distribution: str
     origin: str
-    """`editable PATH`, `path PATH`, a URL, or `package` (from an index or a wheel)."""
+    """`editable PATH`, `path PATH`, a URL, `file PATH` (a policy), or `package`."""
     addons: dict[str, str]
     """The addons here that use it: name to mode; empty: it is not on."""
     hooks: list[str] | None
@@ -46,7 +47,9 @@ def installed(settings: Settings | None, *, import_all: bool = False) -> Iterato
     for name, point in sorted(available().items()):
         entries = settings.addons if settings is not None else ()
         addons: dict[str, str] = {
-            e.name: e.mode if e.active else "off" for e in entries if e.use == name
+            e.name: e.mode if e.active else "off"
+            for e in entries
+            if e.use == name and e.file is None
         }
         hooks, problem = None, ""
         if import_all or any(mode != "off" for mode in addons.values()):
@@ -63,6 +66,27 @@ def installed(settings: Settings | None, *, import_all: bool = False) -> Iterato
         )
 
 
+def policies(settings: Settings) -> Iterator[Installed]:
+    """The policies of one file that the configuration names."""
+    for entry in settings.addons:
+        if entry.file is None:
+            continue
+        hooks, problem = None, ""
+        mode = entry.mode if entry.active else "off"
+        if mode != "off":
+            try:
+                hooks = hooks_of(policy_class(entry.file, entry.code, entry.plugin))
+            except ConfigError as error:
+                problem = "; ".join(str(p) for p in error.problems)
+        origin = f"file {entry.file}"
+        yield Installed(entry.use, "", "", origin, {entry.name: mode}, hooks, problem)
+
+
+def hooks_of(found: type[Any]) -> list[str]:
+    """The names of a plugin's hooks."""
+    return [n for n in HOOKS if hasattr(getattr(found, n, None), "tidegate_hook")]
+
+
 def hooks_at(point: EntryPoint) -> tuple[list[str] | None, str]:
     """The hooks of a plugin, or why it can't be imported."""
     try:
@@ -72,7 +96,7 @@ def hooks_at(point: EntryPoint) -> tuple[list[str] | None, str]:
     problems = check_class(found, point.name)
     if problems:
         return None, "; ".join(problem.message for problem in problems)
-    return [n for n in HOOKS if hasattr(getattr(found, n, None), "tidegate_hook")], ""
+    return hooks_of(found), ""
 
 
 def origin(point: EntryPoint) -> str:
@@ -90,7 +114,9 @@ def origin(point: EntryPoint) -> str:
 
 def list_plugins(source: Source, *, as_json: bool, only: str, import_all: bool) -> None:
     """Print them. Raises ConfigError where the configuration can't be read."""
-    rows = [p for p in installed(source.settings(), import_all=import_all) if only in p.name]
+    settings = source.settings()
+    every = chain(installed(settings, import_all=import_all), policies(settings))
+    rows = [p for p in every if only in p.name]
     if as_json:
         print(orjson.dumps([asdict(row) for row in rows]).decode())
         return

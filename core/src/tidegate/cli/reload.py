@@ -32,43 +32,54 @@ PREPARE: Final = 60.0
 """Seconds that a worker may take to prepare a configuration."""
 
 type Mark = tuple[int, int, int] | None
-NEVER: Final = (0, 0, 0)
 
 
 class Reloader:
-    """Watches the configuration file and carries its changes to the workers."""
+    """Watches the configuration's files and carries their changes to the workers."""
 
     def __init__(self, node: Supervisor) -> None:
         self.node = node
+        self.watched = node.source.watched_files
+        """Also those that a configuration which was refused names: mended, they count."""
+        self.tried: Source | None = None
+        """What the last reload would have put in force."""
         self.last: Message | None = None
         """The outcome of the last reload, for `/-/status`."""
 
     async def watch(self) -> None:
-        """Reload whenever the file has changed."""
-        file = self.node.source.watched
-        if file is None:
-            return
-        seen: Mark = NEVER  # so that an edit made while the node started is not missed
-        while True:
+        """Reload whenever a file has changed."""
+        seen: dict[Path, Mark] = {}  # so that an edit made while the node started counts
+        while self.watched:
             await asyncio.sleep(POLL)
-            now = mark(file)
+            now = self._marks()
             if now == seen:
                 continue
             await asyncio.sleep(SETTLE)
-            if mark(file) != now:
+            if self._marks() != now:
                 continue
+            edited = [file.name for file in now if file in seen and now[file] != seen[file]]
             seen = now
-            await self.reload("the file has changed", only_if_new=True)
+            why = f"{', '.join(edited) or 'a file'} has changed"
+            await self.reload(why, only_if_new=True, only_if_untried=not edited)
 
-    async def reload(self, why: str, *, only_if_new: bool = False) -> None:
-        """Put the file's present text in force, or say why not."""
+    def _marks(self) -> dict[Path, Mark]:
+        return {file: mark(file) for file in self.watched}
+
+    async def reload(
+        self, why: str, *, only_if_new: bool = False, only_if_untried: bool = False
+    ) -> None:
+        """Put the files' present text in force, or say why not."""
         async with self.node.lock:
             if self.node.stopping:
                 return
             try:
                 source = self.node.source.reread()
+                self.watched = source.watched_files
                 if only_if_new and source == self.node.source:
                     return
+                if only_if_untried and source == self.tried:
+                    return
+                self.tried = source
                 log.info("reload: %s", why)
                 needs_restart = await self._apply(source)
             except ConfigError as error:

@@ -12,8 +12,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+from tidegate.runtime import policy_file
+from tidegate.runtime.document import policy_name
+from tidegate.runtime.entry import AddonEntry, with_code
 from tidegate.runtime.problems import ConfigError, Problem
-from tidegate.runtime.settings import AddonEntry, Gateway, Settings, parse
+from tidegate.runtime.settings import Gateway, Settings, parse
 
 FILE: Final = "addons.toml"
 STATE: Final = ".tidegate"
@@ -35,6 +38,10 @@ class Source:
     listen: tuple[str, ...] = ()
     workers: int | None = None
     local_model: bool = False
+    policies: tuple[str, ...] = ()
+    """Absolute paths of the policy files that `--policy` names."""
+    texts: tuple[tuple[str, str | None], ...] = ()
+    """The text of each policy file that is on, by absolute path; None: it can't be read."""
 
     @property
     def digest(self) -> str:
@@ -43,13 +50,23 @@ class Source:
 
     @property
     def watched(self) -> Path | None:
-        """The file whose edits take effect, if there is one."""
+        """The configuration file whose edits take effect, if there is one."""
         return None if self.file == DEFAULT else Path(self.file)
+
+    @property
+    def watched_files(self) -> tuple[Path, ...]:
+        """All files whose edits take effect: the configuration, and the policies of one file."""
+        own = () if self.watched is None else (self.watched,)
+        return (*own, *(Path(file) for file, _ in self.texts))
 
     def settings(self) -> Settings:
         """The checked settings, flags applied. Raises ConfigError."""
         settings = parse(
-            self.text, file=self.file, base=Path(self.base), deployment=self.deployment
+            self.text,
+            file=self.file,
+            base=Path(self.base),
+            deployment=self.deployment,
+            texts=dict(self.texts),
         )
         changes: dict[str, Any] = {}
         if self.listen:
@@ -60,6 +77,7 @@ class Source:
             settings = replace(settings, gateway=settings.gateway.model_copy(update=changes))
         if self.local_model:
             settings = with_local_model(settings)
+        settings = with_policies(settings, self)
         problems = policy(settings)
         if problems:
             raise ConfigError(problems)
@@ -67,7 +85,17 @@ class Source:
 
     def reread(self) -> Source:
         """The same source with the file's present text. Raises ConfigError."""
-        return self if self.watched is None else replace(self, text=read(self.watched))
+        fresh = self if self.watched is None else replace(self, text=read(self.watched))
+        return fresh.with_texts()
+
+    def with_texts(self) -> Source:
+        """The same source with the present text of each policy file."""
+        try:
+            named = policy_file.named(self.text, Path(self.base), self.deployment, os.environ)
+        except ValueError:  # `settings` will say what is wrong: until then nothing is known
+            return self
+        files = dict.fromkeys([str(file) for file in named] + list(self.policies))
+        return replace(self, texts=tuple((file, read_policy(file)) for file in files))
 
     def to_wire(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -76,7 +104,9 @@ class Source:
     @classmethod
     def from_wire(cls, message: dict[str, Any]) -> Source:
         """The reverse of `to_wire`."""
-        return cls(**{**message, "listen": tuple(message["listen"])})
+        texts = tuple((file, text) for file, text in message["texts"])
+        lists = {name: tuple(message[name]) for name in ("listen", "policies")}
+        return cls(**{**message, **lists, "texts": texts})
 
 
 def find(file: Path | None, **flags: Any) -> Source:
@@ -85,8 +115,8 @@ def find(file: Path | None, **flags: Any) -> Source:
         file = Path(FILE)
     if file is None:
         text = files("tidegate.cli").joinpath("default_addons.toml").read_text("utf-8")
-        return Source(text, DEFAULT, str(Path.cwd()), **flags)
-    return Source(read(file), str(file), str(file.resolve().parent), **flags)
+        return Source(text, DEFAULT, str(Path.cwd()), **flags).with_texts()
+    return Source(read(file), str(file), str(file.resolve().parent), **flags).with_texts()
 
 
 def read(file: Path) -> str:
@@ -97,6 +127,14 @@ def read(file: Path) -> str:
         reason = getattr(error, "strerror", None) or str(error)
         hint = "`tidegate up` without --config needs no file" if not file.exists() else ""
         raise ConfigError(Problem("config_unreadable", reason, str(file), hint=hint)) from None
+
+
+def read_policy(file: str) -> str | None:
+    """The text of a policy file, or None: `settings` will say why it can't be read."""
+    try:
+        return policy_file.read(Path(file))
+    except (OSError, ValueError):
+        return None
 
 
 def listeners(addresses: tuple[str, ...]) -> Any:
@@ -120,13 +158,38 @@ def with_local_model(settings: Settings) -> Settings:
     present = next((e for e in settings.addons if e.use == LOCAL_MODEL), None)
     entry = present or AddonEntry(use=LOCAL_MODEL, name=LOCAL_MODEL)
     entry = entry.model_copy(update={"mode": "enforce", "if_env": None})
-    routes = (i for i, (e, _) in enumerate(kept) if e.use.startswith(("route-", "demo-")))
+    routes = (i for i, (e, _) in enumerate(kept) if routes_by_name(e.use))
     kept.insert(next(routes, len(kept)), (entry, ()))
     return replace(
         settings,
         addons=tuple(entry for entry, _ in kept),
         paths=tuple(path for _, path in kept),
     )
+
+
+def with_policies(settings: Settings, source: Source) -> Settings:
+    """Settings in which the files of `--policy` stand before what routes. Raises ConfigError."""
+    texts, problems = dict(source.texts), list[Problem]()
+    entries = []
+    for file in source.policies:
+        name = policy_name(file)
+        entry = AddonEntry(use=name, name=name, file=file)
+        entries.append(with_code(entry, texts, settings.source.problem, (), problems))
+        if any(name == other.name for other in (*settings.addons, *entries[:-1])):
+            text = f'--policy {file}: there is an addon named "{name}" already'
+            problems.append(Problem("duplicate_addon", text))
+    if problems:
+        raise ConfigError(problems)
+    routes = (i for i, e in enumerate(settings.addons) if routes_by_name(e.use))
+    at = next(routes, len(settings.addons))
+    addons, paths = list(settings.addons), list(settings.paths)
+    addons[at:at], paths[at:at] = entries, [()] * len(entries)
+    return replace(settings, addons=tuple(addons), paths=tuple(paths))
+
+
+def routes_by_name(use: str) -> bool:
+    """Whether a plugin's name says that it routes, or answers where nothing else does."""
+    return use == LOCAL_MODEL or use.startswith(("route-", "demo-"))
 
 
 def policy(settings: Settings) -> list[Problem]:

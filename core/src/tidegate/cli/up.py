@@ -32,6 +32,7 @@ class Options:
     json: bool
     log_level: str
     log_format: str
+    policies: tuple[Path, ...] = ()
 
 
 def up(options: Options, given: Source | None = None) -> None:
@@ -48,6 +49,7 @@ def up(options: Options, given: Source | None = None) -> None:
             listen=options.listen,
             workers=options.workers,
             local_model=options.local_model,
+            policies=tuple(str(file.resolve()) for file in options.policies),
         )
         state = bootstrap.make_state(options.state or Path(source.base) / STATE)
         supervisor.run(

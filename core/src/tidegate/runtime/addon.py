@@ -1,7 +1,8 @@
 """An addon: a plugin that is on, and its hooks made ready for the pipeline.
 
 What a mode or a phase asks of a hook is wrapped around it here, once, at load: `checked` for
-transforms in enforce mode, `shadowed` for every hook in shadow mode.
+transforms in enforce mode, `shadowed` for every hook in shadow mode, `rolled_out` where the mode
+holds for a share of the callers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tidegate.api.types import Body
 
 from .faults import Breaker
 from .messages import check_request, check_response
+from .rollout import Rest, Rollout, absent, rolled_out
 from .scope import Scope
 from .shadow import shadowed
 from .step import RULES, Step
@@ -40,6 +42,8 @@ class Addon:
         on_error: str = "fail",
         position: int = 0,
         digest: str = "",
+        percent: float | None = None,
+        rest: Rest = "shadow",
     ) -> None:
         self.name = name
         self.use = use
@@ -51,6 +55,10 @@ class Addon:
         self.digest = digest
         """Changes with the configuration: an equal digest keeps the instance on reload."""
         self.hooks: dict[str, HookOptions] = hooks_of(instance) if instance else {}
+        self.rollout: Rollout | None = None
+        if percent is not None and mode == "enforce":
+            by_address = "authenticate" in self.hooks
+            self.rollout = Rollout(name, percent, rest, by_address=by_address)
         self.needs: dict[str, Body] = {}
         self.steps: dict[str, Step] = {}
         for hook, options in self.hooks.items():
@@ -88,11 +96,16 @@ class Addon:
             breaker=Breaker(),
             counters=counters,
             shadow=self.mode == "shadow",
+            rollout=self.rollout,
         )
         if self.mode == "shadow":
             step.call = shadowed(step, fn)
         elif hook in ("transform_request", "transform_response"):
             step.call = checked(hook, fn, is_async)
+        if self.rollout is not None:
+            gone = self.rollout.rest == "off" or hook == "log"
+            outside = absent(is_async=is_async) if gone else shadowed(step, fn)
+            step.call = rolled_out(self.rollout, step.call, outside)
         return step
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, Final
 
 from .problems import KeyPath, Problem, SourceMap, nearest
@@ -57,7 +58,7 @@ def _change_addons(
         index = _index(addons, name)
         if index is None:
             message = f'the overlay changes "{name}", which the base does not list'
-            hint = nearest(name, [a.get("name", a.get("use", "")) for a in addons])
+            hint = nearest(name, [addon_name(a) for a in addons])
             problems.append(source.problem("unknown_addon", message, (*at, "addons", name), hint))
         else:
             addons[index] = merge(addons[index], change)
@@ -83,8 +84,19 @@ def _insert_addons(
         paths.insert(index + 1, here)
 
 
+def policy_name(file: str) -> str:
+    """What a policy file's addon is called: `policies/business_hours.py` is `business-hours`."""
+    return Path(file).stem.replace("_", "-")
+
+
+def addon_name(table: Mapping[str, Any]) -> str:
+    """The name of an `[[addon]]`: `name`, else `use`, else what its policy file is called."""
+    given = table.get("name", table.get("use"))
+    return policy_name(str(table.get("file", ""))) if given is None else str(given)
+
+
 def _index(addons: list[dict[str, Any]], name: str) -> int | None:
-    names = [a.get("name", a.get("use")) for a in addons]
+    names = [addon_name(a) for a in addons]
     return names.index(name) if name in names else None
 
 

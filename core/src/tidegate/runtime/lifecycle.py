@@ -210,6 +210,8 @@ class Runtime:
                         on_error=entry.on_error,
                         position=position,
                         digest=signature,
+                        percent=entry.percent,
+                        rest=entry.rest,
                     )
                 )
             except Exception as error:

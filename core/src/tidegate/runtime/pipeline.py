@@ -356,9 +356,10 @@ class Pipeline:
         timed_out = step.breaker.failed(step, error)
         report(step, error, exchange)
         rule = step.rule
-        if step.shadow:
+        shadow = step.shadow or (step.rollout is not None and step.rollout.outside(exchange))
+        if shadow:
             note_failure(step, exchange, error)
-        if not rule.gate or step.shadow or step.on_error == "skip":
+        if not rule.gate or shadow or step.on_error == "skip":
             return None
         exchange.failed_addon = step.addon
         if isinstance(error, InvalidOutput):

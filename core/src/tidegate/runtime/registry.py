@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
@@ -20,8 +21,10 @@ from tidegate.api.config import AddonConfig
 from tidegate.api.hookspecs import HOOKS, HookSpecs
 from tidegate.api.plugin import PROJECT, Plugin
 
+from . import policy_file
+from .entry import AddonEntry
 from .problems import ConfigError, KeyPath, Problem, SourceMap, nearest
-from .settings import AddonEntry, Settings, problems_of
+from .settings import Settings, problems_of
 
 GROUP: Final = "tidegate.plugins"
 
@@ -44,6 +47,8 @@ def load_class(
 ) -> type[Plugin[Any]]:
     """Import the plugin that `entry` uses, or take it from `given`. Raises ConfigError."""
     source = settings.source
+    if entry.file is not None:
+        return policy_class(entry.file, entry.code, entry.plugin)
     if entry.use in given:
         return _checked(given[entry.use], entry, source, path)
     known = available()
@@ -68,6 +73,23 @@ def load_class(
             )
         ) from error
     return _checked(found, entry, source, path)
+
+
+def policy_class(file: str, code: str, choice: str | None) -> type[Plugin[Any]]:
+    """The plugin of a policy file whose text is `code`. Raises ConfigError, with the lines."""
+    found = policy_file.choose(policy_file.load(file, code), file, choice)
+    problems = [
+        Problem(p.code, p.message, file, _line(p, code, found.__name__), p.hint)
+        for p in check_class(found, found.__name__)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _line(problem: Problem, code: str, cls: str) -> int:
+    member = re.search(rf"\b{cls}\.(\w+)", problem.message)
+    return policy_file.line_of(code, cls, member[1] if member else "")
 
 
 def _checked(
@@ -125,7 +147,8 @@ def decode_config(cls: type[Plugin[Any]], entry: AddonEntry, settings: Settings,
 
 def digest(entry: AddonEntry) -> str:
     """Equal for two entries that need no new instance."""
-    state = orjson.dumps([entry.use, entry.options], option=orjson.OPT_SORT_KEYS, default=str)
+    what = [entry.use, entry.file, entry.plugin, entry.code, entry.options]
+    state = orjson.dumps(what, option=orjson.OPT_SORT_KEYS, default=str)
     return hashlib.sha256(state).hexdigest()
 
 

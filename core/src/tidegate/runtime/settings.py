@@ -13,15 +13,16 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tidegate.api.config import ByteSize, Duration, Model
 
 from .document import expand, overlay
+from .entry import AddonEntry, Texts, fields_of, with_code
 from .problems import ConfigError, KeyPath, Problem, SourceMap, nearest
-from .scope import Scope
 
 Carrier = Literal["lane", "engine"]
 
@@ -180,25 +181,6 @@ class Intercept(Model):
     force: bool = False
 
 
-class AddonEntry(Model):
-    """What core reads of an `[[addon]]` table; `options` is the rest, for the plugin."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    use: str
-    name: str
-    mode: Literal["off", "shadow", "enforce"] = "enforce"
-    scope: Scope = Scope()
-    on_error: Literal["fail", "skip"] = "fail"
-    if_env: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @property
-    def active(self) -> bool:
-        """False where `if_env` names a variable that is not set."""
-        return self.if_env is None or bool(os.environ.get(self.if_env))
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """A whole configuration, merged and checked."""
@@ -247,8 +229,12 @@ def parse(
     base: Path | None = None,
     deployment: str = "",
     env: Mapping[str, str] | None = None,
+    texts: Texts = MappingProxyType({}),
 ) -> Settings:
-    """Read a document. Raises ConfigError with everything that is wrong with it."""
+    """Read a document, and the policy files not among `texts`.
+
+    Raises ConfigError with everything that is wrong with it.
+    """
     source = SourceMap(text, file)
     try:
         document = tomllib.loads(text)
@@ -260,7 +246,8 @@ def parse(
     document, paths = overlay(document, deployment, source, problems)
     variables = os.environ if env is None else env
     expanded = expand(document, variables, (), source, problems)
-    settings = build(expanded, paths, source, problems)
+    base = (base or Path()).resolve()
+    settings = build(expanded, paths, source, problems, base=base, texts=texts)
     if problems:
         raise ConfigError(problems)
     gateway, intercepts, addons = settings
@@ -269,7 +256,7 @@ def parse(
         addons,
         intercepts,
         deployment,
-        (base or Path()).resolve(),
+        base,
         file,
         source,
         tuple(paths),
@@ -281,6 +268,9 @@ def build(
     paths: list[KeyPath],
     source: SourceMap,
     problems: list[Problem],
+    *,
+    base: Path = Path(),
+    texts: Texts = MappingProxyType({}),
 ) -> tuple[Gateway, tuple[Intercept, ...], tuple[AddonEntry, ...]]:
     """Check the values and make the models."""
     gateway = checked(Gateway, document.get("gateway", {}), ("gateway",), source, problems)
@@ -292,12 +282,11 @@ def build(
             intercepts.append(intercept)
     addons: list[AddonEntry] = []
     for path, table in zip(paths, document["addon"], strict=True):
-        core = {k: v for k, v in table.items() if k in AddonEntry.model_fields and k != "options"}
-        core["options"] = {k: v for k, v in table.items() if k not in core}
-        core.setdefault("name", core.get("use", ""))
-        entry = checked(AddonEntry, core, path, source, problems)
+        entry = checked(AddonEntry, fields_of(table, base), path, source, problems)
         if entry is None:
             continue
+        if entry.file is not None and entry.mode != "off" and entry.active:
+            entry = with_code(entry, texts, source.problem, path, problems)
         if any(other.name == entry.name for other in addons):
             problems.append(
                 source.problem(

@@ -15,6 +15,7 @@ from tidegate.api.upstream import Upstream
 
 from .faults import Breaker, report
 from .guard import watch
+from .rollout import Rollout
 
 
 class Rule:
@@ -67,6 +68,7 @@ class Step:
         "is_async",
         "on_error",
         "position",
+        "rollout",
         "rule",
         "shadow",
     )
@@ -83,6 +85,7 @@ class Step:
         breaker: Breaker | None = None,
         counters: Counters | None = None,
         shadow: bool = False,
+        rollout: Rollout | None = None,
     ) -> None:
         self.hook = hook
         self.addon = addon
@@ -94,6 +97,7 @@ class Step:
         self.breaker = breaker or Breaker()
         self.counters = counters or Counters()
         self.shadow = shadow
+        self.rollout = rollout
         self.rule = RULES[hook]
 
     def __repr__(self) -> str:
