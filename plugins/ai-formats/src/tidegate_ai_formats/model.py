@@ -152,6 +152,8 @@ class Opaque:
 
     family: str
     value: Json
+    item: Json | None = None
+    """What the item around it says besides, where a format has such (Responses)."""
 
 
 type Part = Text | Reasoning | ToolCall | ToolResult | Media | Refusal | Opaque

@@ -20,6 +20,7 @@ from tidegate_ai_formats.model import (
     ToolResult,
 )
 from tidegate_ai_formats.signatures import hoist
+from tidegate_ai_formats.wire import merged
 
 from .dialects import FAMILY, Dialect
 from .parts import (
@@ -50,9 +51,16 @@ def write_assistant(
     if not same and any(type(p) is Text or type(p) is ToolCall for p in parts):
         calls = [p for p in parts if not (type(p) is ToolCall and p.origin == "gemini")]
         parts = parts if len(calls) != len(parts) else hoist(parts)
-    if any(type(p) is Reasoning and p.carrier in _CONTENT_CARRIERS for p in parts):
+    if any(_in_content(part, same=same) for part in parts):
         return _write_listed(parts, message, losses, field, same=same)
     return _write_plain(parts, message, losses, field, same=same, detailed=detailed)
+
+
+def _in_content(part: Part, *, same: bool) -> bool:
+    """Whether only a content array can hold a part."""
+    if type(part) is Reasoning:
+        return part.carrier in _CONTENT_CARRIERS
+    return same and type(part) is Opaque and part.family == FAMILY
 
 
 def _write_plain(
@@ -82,7 +90,7 @@ def _write_plain(
             assert isinstance(part, ToolCall)
             call = write_call(part)
             if part.extras and same:
-                call |= part.extras
+                merged(call, part.extras)
             elif part.extras:
                 losses.extras(part.extras, f"{field}.tool_calls[{len(calls)}]")
             calls.append(call)
@@ -129,11 +137,11 @@ def _write_listed(
     calls: list[Json] = []
     for part in parts:
         if isinstance(part, Reasoning):
-            content.append(write_thinking(part) | ((part.extras or {}) if same else {}))
+            content.append(merged(write_thinking(part), part.extras if same else None))
         elif isinstance(part, Text):
             content.append({"type": "text", "text": part.text, **((same and part.extras) or {})})
         elif isinstance(part, ToolCall):
-            calls.append(write_call(part) | ((part.extras or {}) if same else {}))
+            calls.append(merged(write_call(part), part.extras if same else None))
         elif isinstance(part, Opaque) and same:
             content.append(part.value)
         else:

@@ -26,7 +26,7 @@ from tidegate_ai_formats.events import (
 from tidegate_ai_formats.format import StreamWriter
 from tidegate_ai_formats.losses import Failure, Losses
 from tidegate_ai_formats.model import Json, Media, Opaque, Reasoning, Refusal, Text, ToolCall, Usage
-from tidegate_ai_formats.wire import dumps
+from tidegate_ai_formats.wire import dumps, merged
 
 from .dialects import FAMILY
 from .messages import write_reasoning
@@ -201,7 +201,7 @@ class ChatStreamWriter(StreamWriter):
             part.signature = ""
         if part.extras:
             if self._same:
-                call |= part.extras
+                merged(call, part.extras)
             else:
                 self._losses.extras(part.extras, f"choices[{n}].tool_calls[{position}]")
         return self._chunk(n, delta)

@@ -19,7 +19,7 @@ from tidegate_ai_formats.model import (
     ToolCall,
     ToolResult,
 )
-from tidegate_ai_formats.wire import dumps, take_list, take_str
+from tidegate_ai_formats.wire import dumps, merged, take_list, take_str
 
 FAMILY: Final = "cohere"
 PLAN: Final = "tool_plan"
@@ -141,7 +141,7 @@ def write_call(part: ToolCall, losses: Losses, field: str, *, same: bool) -> Jso
     if part.signature:
         losses.note(f"{field}.signature", "proofs of thought have no place here")
     if same:
-        call |= part.extras or {}
+        merged(call, part.extras)
     else:
         losses.extras(part.extras, field)
     return call
@@ -225,7 +225,7 @@ def _write_part(part: Part, losses: Losses, field: str, *, same: bool) -> Json |
     if part.cache is not None:
         losses.note(f"{field}.cache_control", "prompts are cached without it here")
     if same:
-        return out | (part.extras or {})
+        return merged(out, part.extras)
     losses.extras(part.extras, field)
     return out
 

@@ -17,6 +17,7 @@ from tidegate_ai_formats.model import (
     ToolResult,
 )
 from tidegate_ai_formats.wire import (
+    merged,
     take_bool,
     take_dict,
     take_int,
@@ -197,7 +198,7 @@ def _write_tools(request: Request, out: Json, losses: Losses, *, same: bool) -> 
             losses.note(f"{field}.cache_control", "prompts are cached without it here")
         one: Json = {"type": "function", "function": function}
         if same:
-            one |= tool.extras or {}
+            merged(one, tool.extras)
         else:
             losses.extras(tool.extras, field)
         tools.append(one)

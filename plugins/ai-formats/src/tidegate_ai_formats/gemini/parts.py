@@ -26,13 +26,27 @@ from tidegate_ai_formats.wire import arguments_object, dumps, loads, merged, tak
 FAMILY: Final = "gemini"
 INVENTED: Final = "tgcall_"
 """Begins the ids of calls that had none: they never go back to a provider of this format."""
-_UNDERSCORE: Final = re.compile(r"_([a-z])")
+_NAMES: Final = (
+    "thoughtSignature inlineData fileData functionCall functionResponse executableCode "
+    "codeExecutionResult videoMetadata mimeType displayName fileUri systemInstruction "
+    "safetySettings toolConfig generationConfig cachedContent functionDeclarations "
+    "googleSearch googleSearchRetrieval codeExecution urlContext googleMaps computerUse "
+    "parametersJsonSchema responseJsonSchema functionCallingConfig retrievalConfig "
+    "allowedFunctionNames maxOutputTokens topP topK stopSequences candidateCount "
+    "presencePenalty frequencyPenalty responseLogprobs responseMimeType responseSchema "
+    "responseModalities speechConfig mediaResolution thinkingConfig includeThoughts "
+    "thinkingBudget thinkingLevel imageConfig enableEnhancedCivicAnswers"
+)
+_SNAKE: Final = {
+    re.sub("[A-Z]", lambda m: "_" + m[0].lower(), name): name for name in _NAMES.split()
+}
 
 
 def camel(obj: Json) -> Json:
-    """`obj` with its own keys (not those of its values) in camelCase; itself where they are."""
-    if any("_" in key for key in obj):
-        return {_UNDERSCORE.sub(lambda m: m[1].upper(), key): v for key, v in obj.items()}
+    """`obj` with its own keys (not those of its values) in camelCase, where we know them."""
+    for key in obj:
+        if key in _SNAKE:
+            return {_SNAKE.get(key, key): value for key, value in obj.items()}
     return obj
 
 

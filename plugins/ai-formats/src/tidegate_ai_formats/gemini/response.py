@@ -266,7 +266,7 @@ def write_candidate(candidate: Candidate, losses: Losses, *, same: bool) -> Json
         if isinstance(content, dict):
             out["content"] |= content
         if not out["content"]["parts"]:
-            out["content"] = content if content is not None else {"role": "model"}
+            out["content"] = {"role": "model", **(content if content is not None else {})}
         out |= extras
     else:
         losses.extras(candidate.extras, field)

@@ -157,9 +157,7 @@ def write_message(role: str, parts: list[Part], losses: Losses, field: str, *, s
                     losses.note(f"{where}.signature", "proofs of thought have no place here")
             case ToolCall():
                 call = _write_call(part, len(out.get("tool_calls", ())), losses, where)
-                out.setdefault("tool_calls", []).append(
-                    call | ((part.extras or {}) if same else {})
-                )
+                out.setdefault("tool_calls", []).append(merged(call, part.extras if same else None))
             case Media(kind="image", data=data) if data:
                 out.setdefault("images", []).append(data)
             case Media(text=text) if text:
@@ -288,7 +286,7 @@ def _write_tools(request: Request, out: Json, losses: Losses, *, same: bool) -> 
         if not same:
             losses.extras(tool.extras, field)
         one: Json = {"type": "function", "function": function}
-        tools.append(one | ((tool.extras or {}) if same else {}))
+        tools.append(merged(one, tool.extras if same else None))
     if tools:
         out["tools"] = tools
     if request.tool_choice is not None and request.tool_choice.mode != "auto":

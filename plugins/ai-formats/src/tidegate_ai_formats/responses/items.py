@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from typing_extensions import TypeIs
+
 from tidegate_ai_formats.chat.parts import set_url
 from tidegate_ai_formats.losses import Losses
 from tidegate_ai_formats.model import (
@@ -58,7 +60,11 @@ def parse_message(item: Json) -> list[Part]:
     parts = [parse_content(one) for one in content]
     for part in parts:
         if isinstance(part, Text | Refusal):
-            part.id, part.item = id, item
+            part.id = id
+        if isinstance(part, Text | Refusal | Opaque):
+            part.item = item
+    if id and not any(isinstance(part, Text | Refusal) for part in parts):
+        item["id"] = id  # no text keeps it
     return parts
 
 
@@ -175,11 +181,11 @@ class ItemWriter:
     def all(self, parts: Sequence[Part], field: str) -> list[Json]:
         """The items of some parts of the assistant's."""
         out: list[Json] = []
-        group: list[Text | Refusal] = []
+        group: list[Text | Refusal | Opaque] = []
         if not self.same:
             parts = hoist(parts)
         for n, part in enumerate(parts):
-            if isinstance(part, Text | Refusal):
+            if self._in_message(part):
                 if group and not self._together(group[-1], part):
                     out.append(self.message(group, f"{field}[{n}]"))
                     group = []
@@ -195,19 +201,25 @@ class ItemWriter:
             out.append(self.message(group, field))
         return out
 
-    def _together(self, one: Text | Refusal, other: Text | Refusal) -> bool:
+    def _in_message(self, part: Part) -> TypeIs[Text | Refusal | Opaque]:
+        """Whether a part is an entry of a message's content."""
+        if isinstance(part, Opaque):
+            return self.same and part.family == FAMILY and part.item is not None
+        return isinstance(part, Text | Refusal)
+
+    def _together(self, one: Text | Refusal | Opaque, other: Text | Refusal | Opaque) -> bool:
         return one.item is other.item if self.same else True
 
-    def message(self, group: Sequence[Text | Refusal], field: str) -> Json:
+    def message(self, group: Sequence[Text | Refusal | Opaque], field: str) -> Json:
         """The message item of some texts."""
         first = group[0]
         item: Json = {}
-        if self.same and self.request and len(group) == 1 and _plain(first):
-            content: Any = first.text
-        else:
-            content = [self.content(part, field) for part in group]
-        if first.id and self.same:
-            item["id"] = first.id
+        content: Any = [self.content(part, field) for part in group]
+        if self.same and self.request and len(group) == 1 and isinstance(first, Text):
+            content = first.text if _plain(first) else content
+        id = next((part.id for part in group if isinstance(part, Text | Refusal)), "")
+        if id and self.same:
+            item["id"] = id
         elif not self.request:
             item["id"] = self.id("msg")
         item |= {"type": "message", "role": "assistant", "content": content}
@@ -217,8 +229,10 @@ class ItemWriter:
             item["status"] = "completed"
         return item
 
-    def content(self, part: Text | Refusal, field: str) -> Json:
+    def content(self, part: Text | Refusal | Opaque, field: str) -> Json:
         """One entry of a message's content."""
+        if isinstance(part, Opaque):
+            return part.value
         if isinstance(part, Refusal):
             return {"type": "refusal", "refusal": part.text, **self._extras(part.extras, field)}
         out: Json = {"type": "output_text", "text": part.text}
@@ -300,10 +314,9 @@ class ItemWriter:
         return out
 
 
-def _plain(part: Text | Refusal) -> bool:
+def _plain(part: Text) -> bool:
     return (
-        isinstance(part, Text)
-        and not part.id
+        not part.id
         and not part.extras
         and not part.citations
         and (part.item is None or not part.item.get("type"))
