@@ -11,7 +11,7 @@ import pytest
 from tidegate.api import Exchange, Plugin, Upstream, hook, upstream_from_url
 from tidegate.api.balance import Failover, Retry
 from tidegate.lane import Handover
-from tidegate.lane.dial import is_public
+from tidegate.runtime.dial import is_public
 from tidegate.testing import ScriptedUpstream
 from tidegate.testing.script import body, close, json, reset, silence, sleep, sse
 

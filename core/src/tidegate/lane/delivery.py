@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 from tidegate.api import errors
 from tidegate.api.errors import ErrorCode
 from tidegate.api.upstream import Attempt, Upstream
+from tidegate.runtime.dial import DialError
 from tidegate.runtime.heads import merge_trailers, upstream_head
 from tidegate.runtime.messages import copy_request, make_response
 
 from .answer import Answer
-from .dial import DialError
 from .framing import BODY_METHODS, CHUNKED, chunk, fields_block, last_chunk
 from .stages import CONNECT, NEVER, SEND, WAIT
 

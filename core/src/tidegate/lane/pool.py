@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.api import errors
 from tidegate.api.upstream import Upstream
+from tidegate.runtime.dial import DialError, allowed, connect, resolve
 
-from .dial import DialError, allowed, connect, resolve
 from .origin import Origin
 from .tls import ResumingContext, client_context
 
