@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tidegate.api.fields import CARRIER_FIELDS, field_name, field_value
-from tidegate.runtime.heads import HOP_BY_HOP
+from tidegate.runtime.kinds import HOP_BY_HOP
 
 
 @pytest.mark.parametrize("name", ["x-a", "Cache-Control", "x_y.z", "SET-cookie"])

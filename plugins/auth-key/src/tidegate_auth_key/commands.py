@@ -21,7 +21,22 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def commands(addon: AuthKey) -> typer.Typer:
     """The verbs, working on the files of `addon`."""
     app = typer.Typer(help="API keys.", no_args_is_help=True)
+    _add_create(app, addon)
+    _add_list(app, addon)
+    _add_revoke(app, addon)
 
+    @app.command("hash")
+    def hash_stdin() -> None:
+        """Read a key from standard input, print its hash for `keys` in addons.toml."""
+        key = sys.stdin.readline().strip()
+        if not key:
+            fail("no key on standard input")
+        typer.echo(hash_key(addon.pepper, key))
+
+    return app
+
+
+def _add_create(app: typer.Typer, addon: AuthKey) -> None:
     @app.command()
     def create(
         name: Annotated[str, typer.Argument(help="Who holds it; unique in its team.")],
@@ -41,6 +56,8 @@ def commands(addon: AuthKey) -> typer.Typer:
             typer.echo(key)
             typer.echo("Keep it: it is not shown again.", err=True)
 
+
+def _add_list(app: typer.Typer, addon: AuthKey) -> None:
     @app.command("list")
     def list_keys(as_json: Json = False) -> None:
         """List the keys of the configuration and of the key file."""
@@ -58,6 +75,8 @@ def commands(addon: AuthKey) -> typer.Typer:
         if not rows:
             typer.echo("There are no keys. Make one: tidegate keys create NAME", err=True)
 
+
+def _add_revoke(app: typer.Typer, addon: AuthKey) -> None:
     @app.command()
     def revoke(
         name: Annotated[str, typer.Argument(help="NAME, or TEAM/NAME.")],
@@ -70,16 +89,6 @@ def commands(addon: AuthKey) -> typer.Typer:
         except (KeyFileError, OSError) as error:
             fail(str(error))
         typer.echo(f"revoked {name}", err=True)
-
-    @app.command("hash")
-    def hash_stdin() -> None:
-        """Read a key from standard input, print its hash for `keys` in addons.toml."""
-        key = sys.stdin.readline().strip()
-        if not key:
-            fail("no key on standard input")
-        typer.echo(hash_key(addon.pepper, key))
-
-    return app
 
 
 def listing(addon: AuthKey) -> list[dict[str, Any]]:
