@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from tidegate.api import Exchange
 
+    from .cassettes import Cassettes
     from .clock import Clock
     from .gateway import Gateway
     from .upstream import ScriptedUpstream
@@ -67,3 +69,44 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Gatew
             return await stack.enter_async_context(running)
 
         yield start
+
+
+UNUSED = pytest.StashKey[list[Path]]()
+"""The cassettes that no test of this session has asked for."""
+
+
+@pytest.fixture
+def cassette(request: pytest.FixtureRequest) -> Iterator[Cassettes]:
+    """Records a test's HTTP calls once, plays them ever after: see `tidegate.testing.cassettes`.
+
+    `base_url = cassette("https://api.example.com")`.
+    """
+    from .cassettes import opened
+
+    unused = request.config.stash.setdefault(UNUSED, [])
+    yield from opened(request.path, request.node.name, unused)
+
+
+@pytest.hookimpl
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what a worker of pytest-xdist has noted to the process that reports."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["tidegate_unused"] = [str(p) for p in session.config.stash.get(UNUSED, [])]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take it from the worker."""
+    told = getattr(node, "workeroutput", {}).get("tidegate_unused", [])
+    node.config.stash.setdefault(UNUSED, []).extend(Path(p) for p in told)
+
+
+@pytest.hookimpl
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Name the cassettes that were not used."""
+    unused = config.stash.get(UNUSED, [])
+    if unused:
+        terminalreporter.section("unused cassettes")
+        for path in sorted(unused):
+            terminalreporter.line(os.path.relpath(path, config.rootpath))

@@ -17,6 +17,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import orjson
+from pydantic import field_validator
 
 from tidegate.api import Model
 from tidegate.api.recording import Recording, value_of
@@ -67,6 +68,12 @@ class Matching(Model):
     ignore: tuple[str, ...] = ()
     ignore_query: tuple[str, ...] = ()
     ignore_text: bool = True
+
+    @field_validator("ignore")
+    @classmethod
+    def _paths(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        json_paths(paths)
+        return paths
 
     def canonical(self, recording: Recording) -> dict[str, Any]:
         """What counts of a (scrubbed) request."""
@@ -133,8 +140,8 @@ def remove(value: Any, path: Path) -> None:
             else:
                 del value[key]
     elif isinstance(value, list) and name == "*":
-        for item in value:
-            remove(item, rest) if rest else None
+        for item in value if rest else ():
+            remove(item, rest)
 
 
 def unbounded(recording: Recording) -> bytes:

@@ -28,16 +28,16 @@ type Choose = Callable[[str], Answer | None]
 class Player:
     """Serves the answers that `choose` gives. `speed`: 1.0 as recorded, 0 at once."""
 
-    def __init__(self, choose: Choose, speed: float) -> None:
+    def __init__(self, choose: Choose, speed: float, port: int = 0) -> None:
         self._choose = choose
         self._speed = speed
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
+        self.port = port
 
     async def start(self) -> None:
-        """Listen on a free port. Raises OSError."""
-        self._server = await asyncio.start_server(self._accept, HOST, 0, limit=MAX_HEAD)
+        """Listen; port 0 is then a free one. Raises OSError."""
+        self._server = await asyncio.start_server(self._accept, HOST, self.port, limit=MAX_HEAD)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:

@@ -80,6 +80,7 @@ class RecordCassetteConfig(AddonConfig):
     scrub: Scrubbing = Scrubbing()
     limit: ByteSize = 16 * 1024 * 1024
     used: str = "used.txt"
+    port: int = Field(default=0, ge=0, le=65535)
 
 
 def needs(config: RecordCassetteConfig) -> Body | None:
@@ -101,7 +102,7 @@ class RecordCassette(Plugin[RecordCassetteConfig]):
         self.scrubber = Scrubber(scrub.headers, scrub.query, json_paths(scrub.json_values))
         folder = context.base / config.dir
         self.library = Library(folder, config.match, config.repeat, self.scrubber.recording)
-        self.player = Player(self._chosen, config.speed)
+        self.player = Player(self._chosen, config.speed, config.port)
         self._seen: set[str] = set()
         self._numbers: dict[str, int] = {}
         self._playable: list[Answer] = []

@@ -49,7 +49,7 @@ def _recording(flow: http.HTTPFlow, name: str) -> Recording:
         id=extra.get("id", flow.id),
         now=round(request.timestamp_start, 3),
         seed=int(extra.get("seed", 0)),
-        client=extra.get("client") or peer[0],
+        client=extra.get("client", peer[0]),
         listener=extra.get("listener", "gateway"),
         principal=principal_of(extra.get("principal", "")),
         name=name,
