@@ -156,3 +156,11 @@ class Plugin(Generic[C]):
     def __init__(self, config: C, context: AddonContext) -> None:
         self.config = config
         self.context = context
+
+    def explain(self, hook: str, exchange: Exchange) -> str:
+        """Why `hook` had nothing to say to `exchange`: half a sentence, such as "looked for …".
+
+        Asked only while an exchange is traced. Tell no value of the request: traces are read
+        by people who may not see it.
+        """
+        return ""

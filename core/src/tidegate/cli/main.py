@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import ca, recorded
+from . import addons, ca, explain, recorded, shadow
 from .redirect import commands as redirect
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app = typer.Typer(
 app.add_typer(ca.app, name="ca")
 app.add_typer(redirect.app, name="redirect")
 recorded.register(app)
+app.add_typer(shadow.app, name="shadow")
+explain.register(app)
 
 Config = Annotated[
     Path | None,

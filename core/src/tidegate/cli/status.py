@@ -1,4 +1,6 @@
-"""`/-/healthy`, `/-/ready`, `/-/status`: a small HTTP/1.1 server inside the supervisor.
+"""`/-/healthy`, `/-/ready`, `/-/status`, `/-/explain`, `/-/shadows`: a small HTTP/1.1 server.
+
+It runs inside the supervisor.
 
 One request per connection, everything bounded. Names other than our own are refused in the
 Host field, so that a web page can't read the status by DNS rebinding.
@@ -10,6 +12,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -18,6 +21,8 @@ import orjson
 HEAD: Final = 8 * 1024
 TIMEOUT: Final = 5.0
 CONNECTIONS: Final = 64
+STATUS_FILE: Final = "status.url"
+"""Where in the state folder a node says where its status is served."""
 
 
 class Node(Protocol):
@@ -29,6 +34,9 @@ class Node(Protocol):
 
     async def status(self) -> dict[str, Any]:
         """The body of `/-/status`."""
+
+    async def ask(self, what: str, **body: Any) -> list[Any]:
+        """What each worker answers to `what` (those that do)."""
 
 
 class StatusServer:
@@ -42,6 +50,8 @@ class StatusServer:
             "/-/healthy": self._healthy,
             "/-/ready": self._ready,
             "/-/status": self._status,
+            "/-/explain": self._traces,
+            "/-/shadows": self._shadows,
         }
 
     async def start(self, sock: socket.socket) -> None:
@@ -62,6 +72,22 @@ class StatusServer:
 
     async def _status(self) -> tuple[int, Any]:
         return 200, await self._node.status()
+
+    async def _traces(self) -> tuple[int, Any]:
+        """The traces that there are, the newest first."""
+        found = [trace for traces in await self._node.ask("traces") for trace in traces]
+        return 200, {"traces": sorted(found, key=lambda trace: -trace["time"])}
+
+    async def _trace(self, id: str) -> tuple[int, Any]:
+        found = [trace for trace in await self._node.ask("trace", request=id) if trace is not None]
+        if found:
+            return 200, found[0]
+        return 404, error_body("no_trace", "No worker holds a trace of this request.")
+
+    async def _shadows(self) -> tuple[int, Any]:
+        """What shadow addons would have done, by worker."""
+        rows = [row for rows in await self._node.ask("shadows") for row in rows]
+        return 200, {"shadows": rows}
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1
@@ -89,6 +115,8 @@ class StatusServer:
             return response(405, error_body("method_not_allowed", "Use GET."), allow=True)
         path = target.partition("?")[0]
         handler = self._paths.get(path)
+        if handler is None and path.startswith("/-/explain/"):
+            handler = partial(self._trace, path.removeprefix("/-/explain/"))
         if handler is None:
             text = f"Here are {', '.join(self._paths)}."
             return response(404, error_body("not_found", text), bodiless=method == "HEAD")

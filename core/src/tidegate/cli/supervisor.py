@@ -30,7 +30,7 @@ from .reload import Reloader
 from .slots import Slot
 from .sockets import bind_all, bind_status, join
 from .source import Source, notes, worker_count
-from .status import StatusServer
+from .status import STATUS_FILE, StatusServer
 from .wire import Message
 
 log = logging.getLogger("tidegate.supervisor")
@@ -116,6 +116,7 @@ class Supervisor:
             if self.prepared.announcements:  # a key that was made is shown, now or never
                 self.tell({"event": "announced", **self.prepared.announcements})
             raise
+                (self.state / STATUS_FILE).write_text(where)  # for verbs that ask a running node
         finally:
             await self._close()
 
@@ -262,6 +263,12 @@ def url(listener: Listener, address: tuple[Any, ...]) -> str:
     scheme = "https" if listener.cert else "http"
     return f"{scheme}://{join(address[0], address[1])}"
 
+
+    async def ask(self, what: str, **body: Any) -> list[Any]:
+        """The value that each worker answers to `what`; those that are gone are left out."""
+        asked = (worker.request(what, 2.0, **body) for worker in self.workers)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return [answer["value"] for answer in answers if isinstance(answer, dict)]
 
 def run(
     source: Source,

@@ -97,6 +97,12 @@ class Worker:
                     self.leaving.set()
         self.orphaned = True
         self.leaving.set()
+                case "trace":
+                    self._reply(message, value=self.runtime.traces.get(message["request"]))
+                case "traces":
+                    self._reply(message, value=self.runtime.traces.recent())
+                case "shadows":
+                    self._reply(message, value=self.runtime.shadows.to_json())
 
     def _reply(self, message: Message, **body: Any) -> None:
         self.channel.send({"re": message["id"], **body})

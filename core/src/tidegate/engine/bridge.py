@@ -132,9 +132,7 @@ class Bridge:
             http_version=request.data.http_version,
             paths=self.master.gateway.paths,
         )
-        pipeline = self.master.runtime.begin(
-            exchange.listener, exchange.host, exchange.path, exchange.request.method
-        )
+        pipeline = self.master.runtime.enter(exchange)
         call = Call(handler, exchange, pipeline)
         self.active += 1
         call.close = self.draining

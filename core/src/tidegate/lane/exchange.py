@@ -94,10 +94,7 @@ class Carriage:
             connection.refuse(error.denial)
             return
         self.exchange = exchange
-        pipeline = lane.runtime.begin(
-            exchange.listener, exchange.host, exchange.path, exchange.request.method
-        )
-        self.pipeline = pipeline
+        self.pipeline = lane.runtime.enter(exchange)
         lane.active += 1
         try:
             self._admit()

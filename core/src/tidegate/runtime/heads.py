@@ -28,6 +28,7 @@ from tidegate.api.upstream import Upstream
 
 from .kinds import (
     CONNECTION,
+    EXPLAIN,
     FORWARDING,
     HOST,
     KEPT_BACK,
@@ -37,12 +38,14 @@ from .kinds import (
     VIA,
 )
 from .messages import Fields, make_headers, make_request
+from .trace import Trace
 
 type Forwarding = Literal["x-forwarded", "forwarded", "none"]
 type Paths = Literal["strict", "lenient"]
 
 _VIA: Final = b"1.1 tidegate"
 _UPSTREAM_SPECIAL: Final = KEPT_HERE | FORWARDING | VIA
+_HOST_OR_EXPLAIN: Final = HOST | EXPLAIN
 _PERSISTENCE: Final = frozenset({b"keep-alive", b"close"})
 
 
@@ -169,7 +172,15 @@ def open_exchange(
     `fields` keep their order and case; framing must have been judged by the parser before.
     """
     kinds = KINDS
-    hosts = [value for name, value in fields if kinds[name] & HOST]
+    hosts: list[bytes] = []
+    asked = False
+    for name, value in fields:
+        kind = kinds[name] & _HOST_OR_EXPLAIN
+        if kind:
+            if kind == HOST:
+                hosts.append(value)
+            else:
+                asked = value == b"1"
     host, authority, path, origin_form = split_target(
         method, target, hosts, http10=http_version == b"HTTP/1.0", paths=paths
     )
@@ -187,7 +198,7 @@ def open_exchange(
         http_version,
     )
     seed = getrandbits(96)
-    return Exchange(
+    exchange = Exchange(
         f"{seed:024x}",
         request,
         client,
@@ -198,6 +209,9 @@ def open_exchange(
         started=time.monotonic(),
         seed=seed,
     )
+    if asked:
+        exchange.trace = Trace(asked=True)
+    return exchange
 
 
 class TrustedProxies:
@@ -338,6 +352,8 @@ def client_fields(exchange: Exchange, response: http.Response) -> list[tuple[byt
     fields = unlisted(response.data.headers.fields)
     out = [field for field in fields if not kinds[field[0]] & KEPT_BACK]
     out.append((b"x-request-id", exchange.id.encode()))
+    if exchange.trace is not None:
+        out += exchange.trace.fields(exchange)
     return out
 
 

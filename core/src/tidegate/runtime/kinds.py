@@ -47,7 +47,7 @@ _FORWARDING: Final = frozenset(
 _FRAMING: Final = frozenset(
     {b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"http2-settings"}
 )
-_CLIENT_DROPS: Final = HOP_BY_HOP | {b"content-length", b"x-request-id"}
+_CLIENT_DROPS: Final = HOP_BY_HOP | {b"content-length", b"x-request-id", b"x-tidegate-explain"}
 
 HOST: Final = 1
 CONNECTION: Final = 2
@@ -60,6 +60,8 @@ VIA: Final = 32
 FRAMING: Final = 64
 """Says how a message is framed, or asks for something of the carrier."""
 CONTENT_TYPE: Final = 128
+EXPLAIN: Final = 256
+"""Asks for the trace of the exchange."""
 
 
 class FieldKinds(dict[bytes, int]):
@@ -80,6 +82,7 @@ class FieldKinds(dict[bytes, int]):
             | VIA * (lowered == b"via")
             | FRAMING * (lowered in _FRAMING)
             | CONTENT_TYPE * (lowered == b"content-type")
+            | EXPLAIN * (lowered == b"x-tidegate-explain")
         )
         if len(name) <= 64 and len(self) < 4096:
             self[name] = kind

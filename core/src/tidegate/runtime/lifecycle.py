@@ -31,6 +31,9 @@ from .registry import Hooks, decode_config, digest, load_class
 from .scope import ScopeTable
 from .settings import Settings
 from .step import Step
+from .tally import ShadowTally
+from .trace import Traces
+from .tracing import Tracer
 
 log = logging.getLogger("tidegate.lifecycle")
 
@@ -83,6 +86,7 @@ class Generation:
         self.table = ScopeTable(
             [addon.scope for addon in self.addons],
             lambda matched: Pipeline(
+        self.tracer = Tracer(self, runtime.traces)
                 self, [a for a, on in zip(self.addons, matched, strict=True) if on]
             ),
         )
@@ -95,6 +99,8 @@ class Generation:
             self.release()
 
     def release(self) -> None:
+        if exchange.shadows:
+            self.runtime.shadows.add(exchange, self.settings.addons)
         """One exchange fewer holds this generation."""
         self.active -= 1
         if self.retired and self.active == 0:
@@ -122,6 +128,8 @@ class Runtime:
         self._draining = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
+        self.traces = Traces()
+        self.shadows = ShadowTally()
     # -- exchanges ----------------------------------------------------------------------------
 
     def begin(self, listener: str, host: str, path: str, method: str) -> Pipeline:
@@ -159,6 +167,15 @@ class Runtime:
         return self.current.active
 
     # -- configurations -----------------------------------------------------------------------
+    def enter(self, exchange: Exchange) -> Pipeline:
+        """The pipeline for an exchange: one that traces where that was asked for, or by sample."""
+        request = exchange.request
+        pipeline = self.begin(exchange.listener, exchange.host, exchange.path, request.method)
+        tracer = pipeline.generation.tracer
+        if exchange.trace is not None or exchange.seed < tracer.below:
+            return tracer.take(pipeline, exchange)
+        return pipeline
+
 
     async def prepare(self, settings: Settings) -> Generation:
         """Load a configuration beside the current one and start what is new in it.
@@ -288,10 +305,7 @@ class Runtime:
         self._queue.append((pipeline, exchange))
         if not self._draining:
             self._draining = True
-            asyncio.get_running_loop().call_soon(self._next_batch)
-
-    def _next_batch(self) -> None:
-        self.background(self._drain())
+            asyncio.get_running_loop().call_soon(lambda: self.background(self._drain()))
 
     async def _drain(self) -> None:
         for _ in range(LOG_BATCH):
@@ -303,7 +317,7 @@ class Runtime:
             pipeline.generation.release()
         self._draining = bool(self._queue)
         if self._draining:
-            asyncio.get_running_loop().call_soon(self._next_batch)
+            asyncio.get_running_loop().call_soon(lambda: self.background(self._drain()))
 
 
 async def run_log(step: Step, exchange: Exchange) -> None:

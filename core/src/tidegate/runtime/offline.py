@@ -80,9 +80,7 @@ class Offline:
         Afterwards `exchange.response` is what the caller got: the error envelope where the
         exchange was denied or failed.
         """
-        pipeline = self.runtime.begin(
-            exchange.listener, exchange.host, exchange.path, exchange.request.method
-        )
+        pipeline = self.runtime.enter(exchange)
         try:
             if await self._request(pipeline, exchange):
                 await self._upstream(pipeline, exchange)

@@ -53,6 +53,15 @@ class Scope(Model):
         parts = ("listeners", "methods", "hosts", "paths")
         return " ".join(f"{p}={','.join(v)}" for p in parts if (v := getattr(self, p)))
 
+    def why_not(self, listener: str, host: str, path: str, method: str) -> str:
+        """What of a request head is not in this scope, in words; "" where all is."""
+        head = {"listeners": listener, "hosts": host, "methods": method, "paths": path}
+        for name, value in head.items():
+            patterns = getattr(self, name)
+            if patterns and not Scope(**{name: patterns}).matcher()(listener, host, path, method):
+                return f"its scope: {name[:-1]} {value} is not in {', '.join(patterns)}"
+        return ""
+
     def matcher(self) -> Match:
         """A function of (listener, host, path, method)."""
         listeners, methods = frozenset(self.listeners), frozenset(self.methods)

@@ -112,6 +112,20 @@ class Limits(Model):
 
 
 class Gateway(Model):
+class Explain(Model):
+    """Who may have the trace of an exchange, and which are traced anyway.
+
+    `principals` (ids) get it when they send `x-tidegate-explain: 1`; in a development environment
+    callers on loopback do as well; `header = false` gives it to no one. `sample` is the share of
+    all exchanges that is traced. `keep`: traces that each worker holds.
+    """
+
+    header: bool = True
+    principals: tuple[str, ...] = ()
+    sample: float = Field(default=0.0, ge=0.0, le=1.0)
+    keep: int = Field(default=200, ge=1, le=10_000)
+
+
     """`[gateway]`.
 
     `trusted_proxies` are CIDRs whose forwarding fields are believed. `forwarding` says how the
@@ -132,6 +146,7 @@ class Gateway(Model):
     deadlines: Deadlines = Deadlines()
     limits: Limits = Limits()
 
+    explain: Explain = Explain()
     @field_validator("listen", mode="before")
     @classmethod
     def _listeners(cls, value: object) -> object:

@@ -1,0 +1,1 @@
+"""`tidegate explain`: what the pipeline does with one request, and why."""
