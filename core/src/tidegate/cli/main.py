@@ -24,9 +24,9 @@ app = typer.Typer(
 )
 app.add_typer(ca.app, name="ca")
 app.add_typer(redirect.app, name="redirect")
-recorded.register(app)
 app.add_typer(shadow.app, name="shadow")
 explain.register(app)
+recorded.register(app)
 
 Config = Annotated[
     Path | None,

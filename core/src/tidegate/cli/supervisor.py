@@ -105,6 +105,7 @@ class Supervisor:
             if not self._stop.is_set():
                 urls = [url(x, sockets[0][x.name].getsockname()) for x in gateway.listen]
                 where = "http://" + join(*status.getsockname()[:2])
+                (self.state / STATUS_FILE).write_text(where)  # for verbs that ask a running node
                 started(
                     Started(urls, where, self.state, self.settings, self.prepared.announcements)
                 )
@@ -116,7 +117,6 @@ class Supervisor:
             if self.prepared.announcements:  # a key that was made is shown, now or never
                 self.tell({"event": "announced", **self.prepared.announcements})
             raise
-                (self.state / STATUS_FILE).write_text(where)  # for verbs that ask a running node
         finally:
             await self._close()
 
@@ -246,6 +246,12 @@ class Supervisor:
             "last_reload": self.reloader.last,
         }
 
+    async def ask(self, what: str, **body: Any) -> list[Any]:
+        """The value that each worker answers to `what`; those that are gone are left out."""
+        asked = (worker.request(what, 2.0, **body) for worker in self.workers)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return [answer["value"] for answer in answers if isinstance(answer, dict)]
+
     async def _worker_status(self, slot: Slot) -> Message:
         worker = slot.worker
         body: Message = {"slot": slot.index, "restarts": slot.restarts}
@@ -263,12 +269,6 @@ def url(listener: Listener, address: tuple[Any, ...]) -> str:
     scheme = "https" if listener.cert else "http"
     return f"{scheme}://{join(address[0], address[1])}"
 
-
-    async def ask(self, what: str, **body: Any) -> list[Any]:
-        """The value that each worker answers to `what`; those that are gone are left out."""
-        asked = (worker.request(what, 2.0, **body) for worker in self.workers)
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        return [answer["value"] for answer in answers if isinstance(answer, dict)]
 
 def run(
     source: Source,

@@ -92,17 +92,17 @@ class Worker:
                     self._reply(message, ok=True)
                 case "stats":
                     self._reply(message, **self.stats())
-                case "drain":
-                    self.drain_seconds = message["seconds"]
-                    self.leaving.set()
-        self.orphaned = True
-        self.leaving.set()
                 case "trace":
                     self._reply(message, value=self.runtime.traces.get(message["request"]))
                 case "traces":
                     self._reply(message, value=self.runtime.traces.recent())
                 case "shadows":
                     self._reply(message, value=self.runtime.shadows.to_json())
+                case "drain":
+                    self.drain_seconds = message["seconds"]
+                    self.leaving.set()
+        self.orphaned = True
+        self.leaving.set()
 
     def _reply(self, message: Message, **body: Any) -> None:
         self.channel.send({"re": message["id"], **body})
@@ -154,10 +154,10 @@ class Worker:
 
 
 def make_engine(runtime: Runtime, settings: Settings) -> Engine:
-    """The carriers. Must be called on the running loop.
-
-    The lane is there even where no listener asks for it: a cache renews what it holds over it.
-    """
+    """The carriers that the listeners ask for. Must be called on the running loop."""
+    carriers = {x.carrier or settings.gateway.carrier for x in settings.gateway.listen}
+    if "lane" not in carriers:
+        return Engine(runtime, settings)
     from tidegate.lane import Lane
 
     return Engine(runtime, settings, lane=Lane(runtime, settings))

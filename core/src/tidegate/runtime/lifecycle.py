@@ -30,7 +30,6 @@ from .problems import ConfigError, Problem
 from .registry import Hooks, decode_config, digest, load_class
 from .scope import ScopeTable
 from .settings import Settings
-from .step import Step
 from .tally import ShadowTally
 from .trace import Traces
 from .tracing import Tracer
@@ -80,27 +79,27 @@ class Generation:
         self.active = 0
         self.retired = False
         self.table: ScopeTable[Pipeline]
+        self.tracer = Tracer(self, runtime.traces)
 
     def compile(self) -> None:
         """Make the table of pipelines."""
         self.table = ScopeTable(
             [addon.scope for addon in self.addons],
             lambda matched: Pipeline(
-        self.tracer = Tracer(self, runtime.traces)
                 self, [a for a, on in zip(self.addons, matched, strict=True) if on]
             ),
         )
 
     def ended(self, pipeline: Pipeline, exchange: Exchange) -> None:
         """An exchange of this generation has ended: log it, then let go."""
+        if exchange.shadows:
+            self.runtime.shadows.add(exchange, self.settings.addons)
         if pipeline.logs:
             self.runtime.log(pipeline, exchange)
         else:
             self.release()
 
     def release(self) -> None:
-        if exchange.shadows:
-            self.runtime.shadows.add(exchange, self.settings.addons)
         """One exchange fewer holds this generation."""
         self.active -= 1
         if self.retired and self.active == 0:
@@ -122,14 +121,14 @@ class Runtime:
         self.host = host
         self.current: Generation
         self.counters = Counters()
+        self.traces = Traces()
+        self.shadows = ShadowTally()
         self.fetcher: Callable[[Exchange], None] | None = None
         """How the lane sends an exchange that no client waits for."""
         self._queue: deque[tuple[Pipeline, Exchange]] = deque()
         self._draining = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
-        self.traces = Traces()
-        self.shadows = ShadowTally()
     # -- exchanges ----------------------------------------------------------------------------
 
     def begin(self, listener: str, host: str, path: str, method: str) -> Pipeline:
@@ -161,12 +160,6 @@ class Runtime:
         self.fetcher(behind)
         return behind
 
-    @property
-    def active(self) -> int:
-        """Exchanges that the current generation has not finished."""
-        return self.current.active
-
-    # -- configurations -----------------------------------------------------------------------
     def enter(self, exchange: Exchange) -> Pipeline:
         """The pipeline for an exchange: one that traces where that was asked for, or by sample."""
         request = exchange.request
@@ -176,6 +169,12 @@ class Runtime:
             return tracer.take(pipeline, exchange)
         return pipeline
 
+    @property
+    def active(self) -> int:
+        """Exchanges that the current generation has not finished."""
+        return self.current.active
+
+    # -- configurations -----------------------------------------------------------------------
 
     async def prepare(self, settings: Settings) -> Generation:
         """Load a configuration beside the current one and start what is new in it.
@@ -293,53 +292,6 @@ class Runtime:
         task = asyncio.get_running_loop().create_task(coro)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    # -- log ----------------------------------------------------------------------------------
-
-    def log(self, pipeline: Pipeline, exchange: Exchange) -> None:
-        """Queue an exchange for the `log` hooks; over the limit it is dropped and counted."""
-        if len(self._queue) >= pipeline.generation.settings.limits.log_queue:
-            self.counters.add("log_dropped_total")
-            pipeline.generation.release()
-            return
-        self._queue.append((pipeline, exchange))
-        if not self._draining:
-            self._draining = True
-            asyncio.get_running_loop().call_soon(lambda: self.background(self._drain()))
-
-    async def _drain(self) -> None:
-        for _ in range(LOG_BATCH):
-            if not self._queue:
-                break
-            pipeline, exchange = self._queue.popleft()
-            for step in pipeline.logs:
-                await run_log(step, exchange)
-            pipeline.generation.release()
-        self._draining = bool(self._queue)
-        if self._draining:
-            asyncio.get_running_loop().call_soon(lambda: self.background(self._drain()))
-
-
-async def run_log(step: Step, exchange: Exchange) -> None:
-    """Run one `log` hook; what it raises is counted and told."""
-    limit: asyncio.Timeout | None = None
-    try:
-        watch.step = step
-        result = step.call(exchange)
-        watch.step = None
-        if step.is_async:
-            async with asyncio.timeout(STARTUP) as limit:
-                result = await guarded(result, step)
-        if result is not None:
-            raise InvalidOutput.type_of(result)
-    except BaseException as raised:
-        watch.step = None
-        if _cancelled():
-            raise
-        hung = limit is not None and limit.expired()
-        error = HookExpired(f"hung for {STARTUP:g} s") if hung else raised
-        step.breaker.failed(step, error)
-        report(step, error, exchange)
 
 
 def make_plugin(host: Host, settings: Settings, position: int) -> Plugin[Any]:

@@ -111,7 +111,6 @@ class Limits(Model):
     log_queue: int = 10_000
 
 
-class Gateway(Model):
 class Explain(Model):
     """Who may have the trace of an exchange, and which are traced anyway.
 
@@ -126,6 +125,7 @@ class Explain(Model):
     keep: int = Field(default=200, ge=1, le=10_000)
 
 
+class Gateway(Model):
     """`[gateway]`.
 
     `trusted_proxies` are CIDRs whose forwarding fields are believed. `forwarding` says how the
@@ -145,8 +145,8 @@ class Explain(Model):
     paths: Literal["strict", "lenient"] = "strict"
     deadlines: Deadlines = Deadlines()
     limits: Limits = Limits()
-
     explain: Explain = Explain()
+
     @field_validator("listen", mode="before")
     @classmethod
     def _listeners(cls, value: object) -> object:
