@@ -348,3 +348,36 @@ def test_a_caller_without_alt_sse_gets_one_json_array(kit):
     ]
     assert "".join(texts) == "Hello"
     assert response.headers["content-type"] == "application/json"
+
+
+def test_a_gemini_caller_of_gemini_keeps_its_query_and_its_array():
+    gemini = get_format("gemini")
+    codec = Translation(gemini, gemini)
+    url = "http://api.test/v1beta/models/m:streamGenerateContent?x=1"
+    exchange = make_exchange("POST", url, body=ASKED["gemini"])
+    request = codec.encode(exchange, exchange.request)
+    assert request.path == "/models/m:streamGenerateContent?x=1"
+    content = json.dumps([answer_of("gemini")], indent=1).encode()
+    response = codec.decode(exchange, make_answer(200, content))
+    assert response.content == content
+    assert exchange.stash[AI_CALL].usage.output == 2
+
+
+def test_what_passes_is_never_made_an_error():
+    codec, exchange, _ = begin("openai-chat", "openai-chat")
+    response = codec.decode(exchange, make_answer(200, b"<odd>"))
+    assert (response.status_code, response.content) == (200, b"<odd>")
+
+
+async def test_the_addon_tells_what_was_lost_unless_it_is_told_not_to(tmp_path):
+    from tidegate_ai_formats import AiFormats, AiFormatsConfig
+
+    from tidegate.api import AddonContext
+
+    body = {**ASKED["openai-chat"], "seed": 7}
+    for wanted in (True, False):
+        _, exchange, _ = begin("openai-chat", "anthropic-messages", stream=True, body=body)
+        exchange.response = make_answer(200, b"", {"content-type": "text/event-stream"})
+        config = AiFormatsConfig(warnings=wanted)
+        AiFormats(config, AddonContext("ai-formats", tmp_path)).transform_response(exchange)
+        assert ("seed" in exchange.response.headers.get("x-tidegate-warnings", "")) is wanted

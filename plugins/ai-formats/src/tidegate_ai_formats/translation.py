@@ -70,7 +70,8 @@ class StreamTranslator:
     ) -> None:
         self._parser: StreamParser = provider.stream_parser()
         self._writer: StreamWriter = client.stream_writer(losses, request)
-        self._decoder = decoder(provider_framing or provider.framing)
+        self.provider_framing: Framing = provider_framing or provider.framing
+        self._decoder = decoder(self.provider_framing)
         self.framing: Framing = framing or client.framing
         self._encoder = encoder(self.framing)
         self._call = call
@@ -191,15 +192,15 @@ class Translation:
         call.model = self.model or asked.model
         losses = Losses(self.provider.name, self.policy)
         framing = self.client.response_framing(bare, query)
-        passes = self.client.family == self.provider.family and framing == self.provider.framing
-        state = exchange.stash[_STATE] = _State(call, asked, losses, passes)
+        alike = self.client.family == self.provider.family and framing == self.provider.framing
+        state = exchange.stash[_STATE] = _State(call, asked, losses, self._same or alike)
         sent = asked if asked.model == call.model else replace(asked, model=call.model)
         target = self.provider.path(sent)
         if self._same:
             if sent is not asked:
                 content = _renamed(content, call.model)
-            if query and "?" not in target:
-                target = f"{target}?{query}"
+            target = target.partition("?")[0]
+            target = f"{target}?{query}" if query else target
         else:
             refuse_stateful(asked, losses)
             content = orjson_bytes(self.provider.write_request(sent, losses))
@@ -218,6 +219,7 @@ class Translation:
             state.call,
             request=state.request,
             framing=framing,
+            provider_framing=framing if self._same else None,
             defaults=(f"tg-{exchange.id}", state.call.model, int(exchange.now)),
         )
 
@@ -250,12 +252,12 @@ class Translation:
             content = response.content or b""
         if data.status_code >= 400:
             return self._error(response, content, data.status_code, state)
-        if state.stream is not None and self._is_stream(response):
+        if state.stream is not None and self._is_stream(response, state.stream):
             return self._decode_stream(response, content, state)
         try:
             answer = self.provider.parse_response(load_object(content, "the answer"))
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            return self._put_failure(response, _UNREADABLE, state)
+            return response if state.passes else self._put_failure(response, _UNREADABLE, state)
         self._learn(answer, state)
         if state.passes:
             return response
@@ -266,9 +268,10 @@ class Translation:
         self._put(response, orjson_bytes(body), b"application/json", state)
         return response
 
-    def _is_stream(self, response: http.Response) -> bool:
+    @staticmethod
+    def _is_stream(response: http.Response, stream: StreamTranslator) -> bool:
         framing = framing_of(response.headers.get("content-type", ""))
-        return framing is not None or self.provider.framing != "sse"
+        return framing is not None or stream.provider_framing != "sse"
 
     @staticmethod
     def _learn(answer: Response, state: _State) -> None:
