@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import addons, ca, explain, recorded, shadow
+from . import ca, explain, recorded, shadow
 from .redirect import commands as redirect
 
 app = typer.Typer(
