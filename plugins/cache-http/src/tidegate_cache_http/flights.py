@@ -55,12 +55,15 @@ class Flights:
         """The fetch that brings an answer for a key, if one is under way."""
         return self._flying.get(key)
 
-    def begin(self, key: Key, now: float) -> Flight | None:
-        """Start one; None where answers for the key were not shareable lately."""
+    def begin(self, key: Key, now: float, *, renewal: bool = False) -> Flight | None:
+        """Start one; None where answers for the key were not shareable lately.
+
+        A renewal is wanted all the same: those who come meanwhile are answered with the old.
+        """
         if key in self._flying:
             return None
         until = self._unshareable.get(key)
-        if until is not None:
+        if until is not None and not renewal:
             if until > now:
                 return None
             del self._unshareable[key]

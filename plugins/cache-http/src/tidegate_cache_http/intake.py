@@ -158,6 +158,9 @@ class Intake:
     ) -> BodySink | None:
         data = response.data
         fields: Fields = data.headers.fields
+        if first(fields, b"date") is None:  # RFC 9110 §6.6.1
+            received = formatdate(data.timestamp_start, usegmt=True).encode()
+            fields = data.headers.fields = (*fields, (b"date", received))
         status = data.status_code
         sink: StoringSink | None = None
         why = ""
@@ -203,8 +206,6 @@ class Intake:
             raise Refusal("the answer to a POST is stored with a lifetime only")
         head.reason = data.reason or b""
         head.stamp = ticket.stamp
-        if first(head.fields, b"date") is None:  # RFC 9110 §6.6.1
-            head.fields = (*head.fields, (b"date", formatdate(now, usegmt=True).encode()))
         common = ticket.rule.open_key(ticket.own_key)
         if common is not None and shareable(directives_for_us(fields, ticket.terms)[0]):
             return head, common

@@ -16,10 +16,10 @@ from .flights import Flights
 from .intake import Intake
 from .options import CacheConfig, Rule, RuleBook
 from .rules.conditional import conditions, with_conditions
-from .rules.decide import Decision, bypassed, decide, may_stand_in
+from .rules.decide import Decision, bypassed, decide, may_stand_in, plain_hit
 from .rules.messages import Asked
 from .rules.variants import values_of
-from .serving import answer
+from .serving import answer, hit_answer
 from .telling import forwarded, hit
 from .ticket import TICKET, Ticket
 from .tiers.memory import Shelf
@@ -85,9 +85,16 @@ class CacheHttp(Plugin[CacheConfig]):
     ) -> http.Response | Coroutine[Any, Any, http.Response | None] | None:
         """`before`: what was decided before the exchange waited for another's fetch."""
         now = exchange.now
-        stamp = self.store.stamp(key.url)
         shelf, found = self._find(rule, key)
         variants = shelf.variants if shelf is not None else []
+        if shelf is not None and len(variants) == 1 and before is None:
+            (only,) = variants
+            if plain_hit(asked, only.head, now):
+                body = self.store.body(found, shelf, only)
+                if body is not None:
+                    self._hit(exchange, body, "hit")
+                    return hit_answer(only, body, now)
+        stamp = self.store.stamp(key.url)
         decision = decide(asked, [v.head for v in variants], now, rule.terms)
         if decision.act == "serve":
             assert shelf is not None
@@ -151,9 +158,7 @@ class CacheHttp(Plugin[CacheConfig]):
             return None
         ttl = variant.head.ttl_at(exchange.now)
         member = hit(ttl) if before is None else forwarded(before, collapsed=True, ttl=ttl)
-        self._count("hits_total")
-        self._count("bytes_saved", len(body))
-        exchange.notes["cache"] = "hit" if ttl > 0 else "stale"
+        self._hit(exchange, body, "hit" if ttl > 0 else "stale")
         return answer(
             asked,
             variant,
@@ -163,6 +168,11 @@ class CacheHttp(Plugin[CacheConfig]):
             piece=decision.piece,
             unsatisfied=decision.unsatisfied,
         )
+
+    def _hit(self, exchange: Exchange, body: bytes, how: str) -> None:
+        self._count("hits_total")
+        self._count("bytes_saved", len(body))
+        exchange.notes["cache"] = how
 
     def _unavailable(self, exchange: Exchange, decision: Decision) -> http.Response:
         """504: the request forbids to ask the origin (RFC 9111 §5.2.1.7)."""
@@ -205,16 +215,15 @@ class CacheHttp(Plugin[CacheConfig]):
         decision: Decision,
     ) -> None:
         """Renew what was served stale, once, beside the exchange (RFC 5861 §3)."""
-        flight_key = self._flight_key(key, shelf, asked)
-        flight = None if flight_key is None else self._flights.begin(flight_key, exchange.now)
-        if flight is None or flight_key is None:
-            return
-        stored = decision.stored
+        stored, flight_key = decision.stored, self._flight_key(key, shelf, asked)
         assert stored is not None
+        if flight_key is None or self._flights.joinable(flight_key) is not None:
+            return
+        behind = self.context.fetch(exchange)
         self._count("refreshes_total")
         renewal = Decision("validate", "stale", decision.why, stored)
         renewal.candidates = [stored] if stored.validator else ()
-        behind = self.context.fetch(exchange)
+        flight = self._flights.begin(flight_key, exchange.now, renewal=True)
         ticket = Ticket(asked, renewal, rule, key, self.store.stamp(key.url))
         ticket.key, ticket.shelf, ticket.variants = found, shelf, shelf.variants
         ticket.lead(flight_key, flight)

@@ -12,10 +12,22 @@ from .rules.conditional import fields_of_304, not_modified
 from .rules.fields import Fields, without
 from .rules.messages import Asked, Stored
 from .rules.ranges import Slice
-from .telling import told
+from .telling import hit, told
 from .tiers.memory import Variant
 
 _PARTIAL: Final = frozenset({b"content-range"})
+
+
+def hit_answer(variant: Variant, body: bytes, now: float) -> http.Response:
+    """The usual answer from the cache: all of it, fresh, to a request that asks for no less."""
+    head = variant.head
+    age = head.age_at(now)
+    ours = ((b"age", b"%d" % age), hit(head.lifetime - age))
+    if variant.plain:
+        fields = head.fields + ours
+    else:
+        fields = told((*head.fields, ours[0]), ours[1])
+    return make_response(head.status, head.reason, fields, body, now)
 
 
 def answer(

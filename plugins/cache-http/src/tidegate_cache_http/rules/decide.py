@@ -9,7 +9,7 @@ from typing import Final, Literal
 from .directives import LONGEST
 from .messages import Asked, Stored, Terms
 from .ranges import Slice, covers, invalid, resolve, wanted
-from .variants import select
+from .variants import matches, select
 
 type Act = Literal["serve", "validate", "forward", "bypass", "unavailable"]
 
@@ -59,6 +59,20 @@ def bypassed(asked: Asked, terms: Terms) -> Decision | None:
     if asked.overrides:
         return Decision("bypass", "request", "it has a field that makes it another request")
     return None
+
+
+def plain_hit(asked: Asked, stored: Stored, now: float) -> bool:
+    """Whether the only thing stored is served as it is, because nothing needs deciding.
+
+    The shortcut of the usual hit: what it says yes to, `decide` would serve whole.
+    """
+    return (
+        not asked.notable
+        and stored.part is None
+        and not stored.always_validate
+        and stored.fresh_at(now)
+        and (not stored.vary or matches(stored, asked.fields))
+    )
 
 
 def decide(asked: Asked, entries: Sequence[Stored], now: float, terms: Terms) -> Decision:

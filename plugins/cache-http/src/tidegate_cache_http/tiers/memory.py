@@ -99,13 +99,15 @@ class S3Fifo[K: Hashable]:
 class Variant:
     """A stored response on a shelf. `body` is None until it is needed."""
 
-    __slots__ = ("body", "chunks", "head", "number")
+    __slots__ = ("body", "chunks", "head", "number", "plain")
 
     def __init__(self, head: Stored, body: bytes | None, number: int, chunks: int = 0) -> None:
         self.head = head
         self.body = body
         self.number = number
         self.chunks = chunks
+        self.plain = not any(name.lower() == b"cache-status" for name, _ in head.fields)
+        """Whether no cache before us has told its part."""
 
 
 class Shelf:

@@ -45,6 +45,7 @@ class Store:
         self.memory = Memory(memory, self.shared)
         self._largest = memory // LARGEST
         self._writer = Writer(self.disk, counters)
+        self._closed = False
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -148,9 +149,11 @@ class Store:
         return self._writer.drain(seconds)
 
     def close(self) -> None:
-        """Write what waits and close. Not on the loop."""
-        self._writer.close()
-        self.disk.close()
+        """Write what waits and close, once. Not on the loop."""
+        if not self._closed:
+            self._closed = True
+            self._writer.close()
+            self.disk.close()
 
     def figures(self) -> dict[str, Any]:
         """What the file holds, and this worker's memory."""
