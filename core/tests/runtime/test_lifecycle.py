@@ -207,7 +207,7 @@ async def test_a_slow_log_hook_does_not_hold_back_answers():
 
 
 async def test_a_log_hook_that_hangs_is_given_up(monkeypatch):
-    monkeypatch.setattr("tidegate.runtime.lifecycle.STARTUP", 0.05)
+    monkeypatch.setattr("tidegate.runtime.logqueue.BOUND", 0.05)
     async with Harness(hang_plugin("log")) as harness:
         await harness.send(make_exchange())
         assert harness.counters()["hook_timeouts_total"] == 1

@@ -66,6 +66,7 @@ class Pipeline:
         "gather_response",
         "generation",
         "logs",
+        "logs_suspend",
         "names",
         "request_limit",
         "response_limit",
@@ -126,6 +127,7 @@ class Pipeline:
             own["transform_event"] for _, own in backwards if "transform_event" in own
         )
         self.logs = tuple(phase("log"))
+        self.logs_suspend = any(step.is_async for step in self.logs)
         self._needs(compiled)
         self.suspends = any(s.is_async for s in (*self.steps, *self.transforms))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any, Final, Literal
 
@@ -10,7 +11,7 @@ from pydantic import field_validator
 
 from tidegate.api import AddonConfig, AddonContext, Duration, Exchange, Node, Plugin, hook
 
-from .record import GETTERS, SECRET_NAME, encode, headers_getter, query_masked
+from .record import FIELDS, SECRET_NAME, encode, headers, query_masked, record
 from .writer import Writer
 
 BATCH: Final = 64 * 1024
@@ -23,7 +24,7 @@ class LogAccessConfig(AddonConfig):
     """The options: where lines go, what is in them, and how long they may wait."""
 
     file: str = "access.jsonl"
-    fields: tuple[str, ...] = tuple(GETTERS)
+    fields: tuple[str, ...] = FIELDS
     exclude: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     query: Literal["names", "masked"] = "names"
@@ -33,8 +34,8 @@ class LogAccessConfig(AddonConfig):
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            if name not in GETTERS:
-                raise ValueError(f'there is no field "{name}": choose from {", ".join(GETTERS)}')
+            if name not in FIELDS:
+                raise ValueError(f'there is no field "{name}": choose from {", ".join(FIELDS)}')
         return names
 
     @field_validator("headers")
@@ -53,12 +54,9 @@ class LogAccess(Plugin[LogAccessConfig]):
 
     def __init__(self, config: LogAccessConfig, context: AddonContext) -> None:
         super().__init__(config, context)
-        chosen = {n: GETTERS[n] for n in config.fields if n not in config.exclude}
-        if "query" in chosen and config.query == "masked":
-            chosen["query"] = query_masked
-        if config.headers:
-            chosen["headers"] = headers_getter(config.headers)
-        self._getters = tuple(chosen.items())
+        self._fields = tuple(n for n in config.fields if n not in config.exclude)
+        self._headers = tuple(name.lower() for name in config.headers)
+        self._plain = self._fields == FIELDS and not self._headers and config.query == "names"
         path = None if config.file == "-" else context.state / config.file
         self._place = "standard output" if path is None else str(path)
         self._lock = Lock()
@@ -86,13 +84,23 @@ class LogAccess(Plugin[LogAccessConfig]):
             self._lost(1)
             self._writer.probe()
             return
-        line = encode({name: get(exchange) for name, get in self._getters})
+        line = encode(record(exchange) if self._plain else self._chosen(exchange))
         self._lines.append(line)
         self._size += len(line)
         if self._size >= BATCH:
             self._flush()
         elif self._timer is None:
             self._timer = self._loop.call_later(self.config.every, self._flush)
+
+    def _chosen(self, exchange: Exchange) -> dict[str, Any]:
+        """The record as the options want it."""
+        whole: Mapping[str, Any] = record(exchange)
+        chosen = {name: whole[name] for name in self._fields}
+        if "query" in chosen and self.config.query == "masked":
+            chosen["query"] = query_masked(exchange.request.data.path)
+        if self._headers:
+            chosen["headers"] = headers(exchange, self._headers)
+        return chosen
 
     @hook
     async def shutdown(self) -> None:
