@@ -65,6 +65,8 @@ class ResponsesStreamWriter(StreamWriter):
         self._item: Json = {}
         self._texts: list[Text | Refusal] = []
         """The texts of the message item that is open."""
+        self._pieces: list[str] = []
+        """What the open text got since it was last put together: joining once is linear."""
         self._place: Json = {}
         """What every delta of the open part repeats: where it belongs."""
 
@@ -90,6 +92,7 @@ class ResponsesStreamWriter(StreamWriter):
             case PartStop():
                 self._stop(event, out)
             case Cited(citation=citation):
+                self._settle()
                 assert isinstance(self._part, Text)
                 annotation = write_citation(citation, len(self._part.text))
                 number = len(self._part.citations or ())
@@ -213,7 +216,7 @@ class ResponsesStreamWriter(StreamWriter):
         if part is None:
             return
         if event.kind == "text" and type(part) is Text:
-            part.text += event.text
+            self._pieces.append(event.text)
             fields: Json = {"delta": event.text, "logprobs": event.logprobs or []}
             if event.logprobs:
                 part.logprobs = [*(part.logprobs or ()), *event.logprobs]
@@ -234,7 +237,13 @@ class ResponsesStreamWriter(StreamWriter):
             kind = "response.reasoning_summary_text.delta"
             out.append(self._event(kind, self._place | fields))
 
+    def _settle(self) -> None:
+        if self._pieces and isinstance(self._part, Text):
+            self._part.text += "".join(self._pieces)
+            self._pieces.clear()
+
     def _stop(self, event: PartStop, out: list[SseEvent]) -> None:
+        self._settle()
         part, self._part = self._part, None
         if event.part is not None and self._same and part is not None:
             if isinstance(event.part, Text | Refusal) and self._texts:
