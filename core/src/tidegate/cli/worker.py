@@ -154,10 +154,10 @@ class Worker:
 
 
 def make_engine(runtime: Runtime, settings: Settings) -> Engine:
-    """The carriers that the listeners ask for. Must be called on the running loop."""
-    carriers = {x.carrier or settings.gateway.carrier for x in settings.gateway.listen}
-    if "lane" not in carriers:
-        return Engine(runtime, settings)
+    """The carriers. Must be called on the running loop.
+
+    The lane is there even where no listener asks for it: a cache renews what it holds over it.
+    """
     from tidegate.lane import Lane
 
     return Engine(runtime, settings, lane=Lane(runtime, settings))

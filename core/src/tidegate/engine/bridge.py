@@ -133,11 +133,6 @@ class Bridge:
             paths=self.master.gateway.paths,
         )
         pipeline = self.master.runtime.enter(exchange)
-        origin = original(handler, flow)
-        if origin is not None:
-            self.master.refusals.accepted(handler)
-            if self._unlisted(flow, origin):
-                pipeline = Pipeline(pipeline.generation, ())
         call = Call(handler, exchange, pipeline)
         self.active += 1
         call.close = self.draining

@@ -30,6 +30,7 @@ from .problems import ConfigError, Problem
 from .registry import Hooks, decode_config, digest, load_class
 from .scope import ScopeTable
 from .settings import Settings
+from .step import Step
 from .tally import ShadowTally
 from .trace import Traces
 from .tracing import Tracer
@@ -292,6 +293,56 @@ class Runtime:
         task = asyncio.get_running_loop().create_task(coro)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    # -- log ----------------------------------------------------------------------------------
+
+    def log(self, pipeline: Pipeline, exchange: Exchange) -> None:
+        """Queue an exchange for the `log` hooks; over the limit it is dropped and counted."""
+        if len(self._queue) >= pipeline.generation.settings.limits.log_queue:
+            self.counters.add("log_dropped_total")
+            pipeline.generation.release()
+            return
+        self._queue.append((pipeline, exchange))
+        if not self._draining:
+            self._draining = True
+            asyncio.get_running_loop().call_soon(self._next_batch)
+
+    def _next_batch(self) -> None:
+        self.background(self._drain())
+
+    async def _drain(self) -> None:
+        for _ in range(LOG_BATCH):
+            if not self._queue:
+                break
+            pipeline, exchange = self._queue.popleft()
+            for step in pipeline.logs:
+                await run_log(step, exchange)
+            pipeline.generation.release()
+        self._draining = bool(self._queue)
+        if self._draining:
+            asyncio.get_running_loop().call_soon(self._next_batch)
+
+
+async def run_log(step: Step, exchange: Exchange) -> None:
+    """Run one `log` hook; what it raises is counted and told."""
+    limit: asyncio.Timeout | None = None
+    try:
+        watch.step = step
+        result = step.call(exchange)
+        watch.step = None
+        if step.is_async:
+            async with asyncio.timeout(STARTUP) as limit:
+                result = await guarded(result, step)
+        if result is not None:
+            raise InvalidOutput.type_of(result)
+    except BaseException as raised:
+        watch.step = None
+        if _cancelled():
+            raise
+        hung = limit is not None and limit.expired()
+        error = HookExpired(f"hung for {STARTUP:g} s") if hung else raised
+        step.breaker.failed(step, error)
+        report(step, error, exchange)
 
 
 def make_plugin(host: Host, settings: Settings, position: int) -> Plugin[Any]:
