@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,23 +21,19 @@ from tidegate.api.exchange import Exchange
 from tidegate.api.plugin import AddonContext, Counters, Plugin
 
 from .addon import Addon
-from .faults import HookExpired, InvalidOutput, report
-from .guard import guarded, watch
+from .logqueue import LogQueue
 from .messages import copy_request
 from .pipeline import Pipeline
 from .problems import ConfigError, Problem
 from .registry import Hooks, decode_config, digest, load_class
 from .scope import ScopeTable
 from .settings import Settings
-from .step import Step
 from .tally import ShadowTally
 from .trace import Traces
 from .tracing import Tracer
 
 log = logging.getLogger("tidegate.lifecycle")
 
-LOG_BATCH: Final = 64
-"""Exchanges that are logged before the loop gets its turn again."""
 STARTUP: Final = 30.0
 """Seconds that one addon's `startup` may take."""
 
@@ -96,7 +91,7 @@ class Generation:
         if exchange.shadows:
             self.runtime.shadows.add(exchange, self.settings.addons)
         if pipeline.logs:
-            self.runtime.log(pipeline, exchange)
+            self.runtime.logs.put(pipeline, exchange)
         else:
             self.release()
 
@@ -126,9 +121,8 @@ class Runtime:
         self.shadows = ShadowTally()
         self.fetcher: Callable[[Exchange], None] | None = None
         """How the lane sends an exchange that no client waits for."""
-        self._queue: deque[tuple[Pipeline, Exchange]] = deque()
-        self._draining = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.logs = LogQueue(self.background, self.counters)
 
     # -- exchanges ----------------------------------------------------------------------------
 
@@ -282,7 +276,7 @@ class Runtime:
 
     async def flush(self) -> None:
         """Wait until every queued exchange has met its `log` hooks."""
-        while self._draining:
+        while self.logs.busy:
             if self._tasks:
                 await asyncio.wait(self._tasks)
             else:
@@ -293,56 +287,6 @@ class Runtime:
         task = asyncio.get_running_loop().create_task(coro)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    # -- log ----------------------------------------------------------------------------------
-
-    def log(self, pipeline: Pipeline, exchange: Exchange) -> None:
-        """Queue an exchange for the `log` hooks; over the limit it is dropped and counted."""
-        if len(self._queue) >= pipeline.generation.settings.limits.log_queue:
-            self.counters.add("log_dropped_total")
-            pipeline.generation.release()
-            return
-        self._queue.append((pipeline, exchange))
-        if not self._draining:
-            self._draining = True
-            asyncio.get_running_loop().call_soon(self._next_batch)
-
-    def _next_batch(self) -> None:
-        self.background(self._drain())
-
-    async def _drain(self) -> None:
-        for _ in range(LOG_BATCH):
-            if not self._queue:
-                break
-            pipeline, exchange = self._queue.popleft()
-            for step in pipeline.logs:
-                await run_log(step, exchange)
-            pipeline.generation.release()
-        self._draining = bool(self._queue)
-        if self._draining:
-            asyncio.get_running_loop().call_soon(self._next_batch)
-
-
-async def run_log(step: Step, exchange: Exchange) -> None:
-    """Run one `log` hook; what it raises is counted and told."""
-    limit: asyncio.Timeout | None = None
-    try:
-        watch.step = step
-        result = step.call(exchange)
-        watch.step = None
-        if step.is_async:
-            async with asyncio.timeout(STARTUP) as limit:
-                result = await guarded(result, step)
-        if result is not None:
-            raise InvalidOutput.type_of(result)
-    except BaseException as raised:
-        watch.step = None
-        if _cancelled():
-            raise
-        hung = limit is not None and limit.expired()
-        error = HookExpired(f"hung for {STARTUP:g} s") if hung else raised
-        step.breaker.failed(step, error)
-        report(step, error, exchange)
 
 
 def make_plugin(host: Host, settings: Settings, position: int) -> Plugin[Any]:
