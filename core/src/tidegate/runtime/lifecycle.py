@@ -34,6 +34,12 @@ from .tracing import Tracer
 
 log = logging.getLogger("tidegate.lifecycle")
 
+LAST_CALL: Final = 0.5
+"""Seconds for which a carrier that drains still hears a connection that is idle.
+
+What comes is answered with `Connection: close`. A client that sends its next request at the very
+moment of the close must send it again (RFC 9112 §9.3.1).
+"""
 STARTUP: Final = 30.0
 """Seconds that one addon's `startup` may take."""
 
