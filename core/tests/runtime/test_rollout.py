@@ -159,7 +159,7 @@ async def test_a_failure_outside_the_share_costs_nobody_their_answer() -> None:
 
 @pytest.mark.parametrize("percent", ["-1", "100.5", '"half"'])
 def test_a_percentage_is_from_0_to_100(percent: str) -> None:
-    with pytest.raises(ConfigError, match="addons.toml:3: `percent`"):
+    with pytest.raises(ConfigError, match=r"addons.toml:3: `percent`"):
         settings.parse(f'[[addon]]\nuse = "x"\npercent = {percent}\n', file="addons.toml")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import ca, explain, recorded, shadow
+from . import addons, ca, explain, recorded, shadow
 from .redirect import commands as redirect
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     help="A programmable proxy: one gateway, made of plugins, configured by addons.toml.",
     epilog="Addons add verbs of their own, such as `tidegate keys`: see `tidegate plugins`.",
 )
+app.add_typer(addons.app, name="addons")
 app.add_typer(ca.app, name="ca")
 app.add_typer(redirect.app, name="redirect")
 app.add_typer(shadow.app, name="shadow")
