@@ -16,7 +16,7 @@ from tidegate.api.plugin import HookOptions, Plugin
 from tidegate.api.types import Body
 
 from .faults import Breaker
-from .messages import check_request, check_response
+from .messages import check_change, check_request, check_response, check_status
 from .rollout import Rest, Rollout, absent, rolled_out
 from .scope import Scope
 from .shadow import shadowed
@@ -158,15 +158,17 @@ def _checked_request(fn: Call) -> Call:
 def _checked_response(fn: Call) -> Call:
     def call(exchange: Exchange) -> Any:
         response = exchange.response
-        data = response.data  # type: ignore[union-attr]
+        assert response is not None
+        data = response.data
         fields, status = data.headers.fields, data.status_code
         result = fn(exchange)
-        if (
-            data.headers.fields is not fields
-            or data.status_code != status
-            or exchange.response is not response
-        ):
+        if exchange.response is not response:
             check_response(exchange.response)
+            return result
+        if data.headers.fields is not fields:
+            check_change(fields, data.headers.fields)
+        if data.status_code != status:
+            check_status(response)
         return result
 
     return call

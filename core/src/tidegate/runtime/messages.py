@@ -19,10 +19,12 @@ from .faults import InvalidOutput
 
 __all__ = [
     "Fields",
+    "check_change",
     "check_event",
     "check_fields",
     "check_request",
     "check_response",
+    "check_status",
     "copy_request",
     "copy_response",
     "error_response",
@@ -123,6 +125,13 @@ def check_fields(fields: Fields) -> None:
         raise InvalidOutput(f"left an invalid value in field {bad.decode()}")
 
 
+def check_change(before: Fields, after: Fields) -> None:
+    """`check_fields` of what a transform left; fields that were there before it are not asked
+    again where it only added some."""
+    known = len(before)
+    check_fields(after[known:] if after[:known] == before else after)
+
+
 def check_request(request: http.Request) -> None:
     """Raise InvalidOutput where a transform left a request that can't be sent."""
     if not isinstance(request, http.Request):
@@ -138,7 +147,12 @@ def check_response(response: http.Response | None) -> None:
     """Raise InvalidOutput where a transform left a response that can't be sent."""
     if not isinstance(response, http.Response):
         raise InvalidOutput(f"left a {type(response).__name__} as the response")
-    check_fields(response.headers.fields)
+    check_fields(response.data.headers.fields)
+    check_status(response)
+
+
+def check_status(response: http.Response) -> None:
+    """Raise InvalidOutput where a response's status is not one that can be sent."""
     if not 200 <= response.data.status_code <= 599:
         raise InvalidOutput(f"left status {response.data.status_code}")
 

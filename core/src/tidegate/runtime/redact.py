@@ -64,15 +64,19 @@ class RedactingFilter(logging.Filter):
 
 def strip_credentials(exchange: Exchange) -> None:
     """Remove consumed fields and query parameters; what remains keeps its very bytes."""
-    request = exchange.request
-    fields = {name.lower().encode() for kind, name, _ in exchange.credentials if kind == "header"}
+    data = exchange.request.data
+    fields: set[bytes] = set()
+    parameters: set[str] = set()
+    for kind, name, _ in exchange.credentials:
+        if kind == "header":
+            fields.add(name.lower().encode())
+        else:
+            parameters.add(name)
     if fields:
-        request.headers.fields = tuple(
-            field for field in request.headers.fields if field[0].lower() not in fields
-        )
-    parameters = {name for kind, name, _ in exchange.credentials if kind == "query"}
-    path, mark, query = request.data.path.partition(b"?")
-    if parameters and mark:
+        headers = data.headers
+        headers.fields = tuple([f for f in headers.fields if f[0].lower() not in fields])
+    if parameters and b"?" in data.path:
+        path, _, query = data.path.partition(b"?")
         kept = [
             pair
             for pair in query.split(b"&")
@@ -81,4 +85,4 @@ def strip_credentials(exchange: Exchange) -> None:
             )
             not in parameters
         ]
-        request.data.path = path + b"?" + b"&".join(kept) if kept else path
+        data.path = path + b"?" + b"&".join(kept) if kept else path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from typing import Any, Final, Literal
@@ -92,6 +93,22 @@ class AuthKeyConfig(AddonConfig):
         return self
 
 
+class FieldNames(dict[bytes, str]):
+    """The name of ours that a field has, by its bytes in whatever case; "" where it has none.
+
+    Remembers what comes, within bounds: one look-up, where lowering and asking is two.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._ours = {name.encode(): name for name in names}
+
+    def __missing__(self, raw: bytes) -> str:
+        name = self._ours.get(raw.lower(), "")
+        if len(raw) <= 64 and len(self) < 1024:
+            self[raw] = name
+        return name
+
+
 class AuthKey(Plugin[AuthKeyConfig]):
     """API keys, stored as hashes: who is calling."""
 
@@ -102,7 +119,8 @@ class AuthKey(Plugin[AuthKeyConfig]):
         super().__init__(config, context)
         own = context.state / "keys.json"
         self.file = KeyFile(context.base / config.file if config.file is not None else own)
-        self._names = {name.lower().encode(): name.lower() for name in config.header}
+        self._order = tuple(dict.fromkeys(name.lower() for name in config.header))
+        self._names = FieldNames(self._order)
         self._any = config.form == "any"
         self._pepper: bytes | None = None
         self._ring = KeyRing([])
@@ -126,21 +144,28 @@ class AuthKey(Plugin[AuthKeyConfig]):
         credential = self._credential(exchange)
         if credential is None:
             return None
-        if len(credential) > MAX_LENGTH or not (self._any or well_formed(credential)):
-            return INVALID.denial(headers=CHALLENGE)
-        key = self._ring.find(hash_key(self.pepper, credential))
+        key = self._ring.seen.get(credential) or self._find(credential)
         if key is None:
             return INVALID.denial(headers=CHALLENGE)
         if key.expires is not None and exchange.now >= key.expires:
             return EXPIRED.denial(headers=CHALLENGE)
         return key.principal
 
+    def _find(self, credential: str) -> Key | None:
+        if len(credential) > MAX_LENGTH or not (self._any or well_formed(credential)):
+            return None
+        key = self._ring.find(hash_key(self.pepper, credential))
+        if key is not None:
+            self._ring.remember(credential, key)
+        return key
+
     def _credential(self, exchange: Exchange) -> str | None:
         """The first credential that is ours. All that are ours are consumed: none goes on."""
+        names = self._names
         found: dict[str, str] = {}
-        for raw, value in exchange.request.headers.fields:
-            name = self._names.get(raw.lower())
-            if name is None:
+        for raw, value in exchange.request.data.headers.fields:
+            name = names[raw]
+            if not name:
                 continue
             text = value.decode("utf-8", "surrogateescape")
             if name == "authorization":
@@ -150,7 +175,7 @@ class AuthKey(Plugin[AuthKeyConfig]):
                     continue  # another addon's, such as a JWT
             found.setdefault(name, text)
         first: str | None = None
-        for name in self._names.values() if found else ():
+        for name in self._order if len(found) > 1 else found:
             credential = found.get(name)
             if credential is None:
                 continue
@@ -163,6 +188,16 @@ class AuthKey(Plugin[AuthKeyConfig]):
                 parameter = exchange.consume_query(name)
                 first = parameter if first is None else first
         return first
+
+    def explain(self, hook: str, exchange: Exchange) -> str:
+        """Where it looks for a key."""
+        places = [
+            "authorization (Bearer)" if name == "authorization" else name
+            for name in (name.lower() for name in self.config.header)
+        ]
+        places += [f"?{name}=" for name in self.config.query]
+        key = "a key" if self._any else f"a {PREFIX} key"
+        return f"looked for {key} in {', '.join(places)}"
 
     # -- life ---------------------------------------------------------------------------------
 

@@ -62,7 +62,9 @@ class LimitRate(Plugin[LimitRateConfig]):
         self._spent = StashKey[int](f"limit-rate.{context.name}")
         window = max(1, -(-whole * int(period * SECOND) // count // SECOND))
         self._name = structured_string(context.name)
+        self._wire_name = self._name.encode()
         self._policy = f"{self._name};q={whole};w={window}"
+        self._policy_field = (b"ratelimit-policy", self._policy.encode())
         if whole < context.workers:
             context.log.warning(
                 "a burst of %d is less than one for each of %d workers: up to %d may pass at once",
@@ -89,14 +91,16 @@ class LimitRate(Plugin[LimitRateConfig]):
     @hook
     def transform_response(self, exchange: Exchange) -> None:
         """Tell the caller what is left (draft-ietf-httpapi-ratelimit-headers)."""
-        if not self._headers or self._spent not in exchange.stash:
+        tat = exchange.stash.get(self._spent)
+        if tat is None:
             return
         assert exchange.response is not None
-        tat, now = exchange.stash[self._spent], int(exchange.started * SECOND)
+        now = int(exchange.started * SECOND)
         left, whole_in = self.gcra.remaining(tat, now), -(-(tat - now) // SECOND)
-        exchange.response.headers.fields += (
-            (b"ratelimit-policy", self._policy.encode()),
-            (b"ratelimit", f"{self._name};r={left};t={whole_in}".encode()),
+        headers = exchange.response.data.headers
+        headers.fields += (
+            self._policy_field,
+            (b"ratelimit", b"%b;r=%d;t=%d" % (self._wire_name, left, whole_in)),
         )
 
     def _deny(self, wait: int) -> Denial:
