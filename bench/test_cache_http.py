@@ -47,9 +47,7 @@ RESPONSE = (
 
 def exchange_for(path: bytes) -> Exchange:
     now = time.time()
-    request = make_request(
-        b"GET", b"http", b"api.test", "api.test", 80, path, REQUEST, None, now
-    )
+    request = make_request(b"GET", b"http", b"api.test", "api.test", 80, path, REQUEST, None, now)
     return Exchange("x", request, CLIENT, host="api.test", path=path.decode(), now=now)
 
 
@@ -149,8 +147,9 @@ def trace(length: int, *, skew: float, scans: bool, seed: int = 1) -> Iterator[t
             yield key, sizes[key]
         done += 8_000
         if scans:
-            for new in range(new, new + 2_000):
-                yield new, 6_000
+            for key in range(new, new + 2_000):
+                yield key, 6_000
+            new += 2_000
             done += 2_000
 
 

@@ -1,6 +1,6 @@
 """A writer is killed in the middle of its work, again and again: no wrong or torn answer after.
 
-    TIDEGATE_CRASHES=50 uv run pytest plugins/cache-http/tests/test_crash.py
+TIDEGATE_CRASHES=50 uv run pytest plugins/cache-http/tests/test_crash.py
 """
 
 from __future__ import annotations

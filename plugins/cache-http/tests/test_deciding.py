@@ -218,9 +218,7 @@ def test_our_conditions_take_the_place_of_the_clients():
     ours = with_conditions(
         fields({"If-None-Match": '"x"', "b": "1", "if-modified-since": date()}), conditions([kept])
     )
-    assert ours == fields(
-        {"b": "1", "if-none-match": '"a"', "if-modified-since": date(-10)}
-    )
+    assert ours == fields({"b": "1", "if-none-match": '"a"', "if-modified-since": date(-10)})
 
 
 def test_a_304_updates_every_field_but_those_of_the_body_and_the_hop():
@@ -355,9 +353,7 @@ def test_parts_with_one_strong_tag_are_combined(old, new, combined):
     assert not combinable(part(old, 'W/"a"'), part(new, 'W/"a"'))
     assert not combinable(part(old, '"b"'), after)
     if combined is not None:
-        found = combine(
-            before, text.upper()[old[0] : old[1] + 1], after, text[new[0] : new[1] + 1]
-        )
+        found = combine(before, text.upper()[old[0] : old[1] + 1], after, text[new[0] : new[1] + 1])
         assert found == combined
 
 

@@ -45,9 +45,11 @@ def carrier(request):
 @asynccontextmanager
 async def running(tmp_path, upstream, carrier, options="", workers=1):
     config = CONFIG.format(upstream=upstream.url, options=options, workers=workers)
-    async with Gateway(tmp_path, config, carrier=carrier) as gateway:
-        async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as client:
-            yield gateway, client
+    async with (
+        Gateway(tmp_path, config, carrier=carrier) as gateway,
+        httpx.AsyncClient(base_url=gateway.url, timeout=30) as client,
+    ):
+        yield gateway, client
 
 
 def told(response) -> str:
@@ -148,9 +150,7 @@ async def test_one_fetch_for_all_who_ask_at_once(tmp_path, upstream, carrier):
         assert sum("collapsed" in told(a) for a in answers) == 19
 
 
-async def test_followers_of_an_answer_that_is_not_theirs_go_on_at_once(
-    tmp_path, upstream, carrier
-):
+async def test_followers_of_an_answer_that_is_not_theirs_go_on_at_once(tmp_path, upstream, carrier):
     private = {"Cache-Control": "private"}
     upstream.handle(lambda _: [sleep(0.4), *body(b"own", headers=private)])
     async with running(tmp_path, upstream, carrier) as (_, client):

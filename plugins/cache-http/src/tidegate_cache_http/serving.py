@@ -23,10 +23,7 @@ def hit_answer(variant: Variant, body: bytes, now: float) -> http.Response:
     head = variant.head
     age = head.age_at(now)
     ours = ((b"age", b"%d" % age), hit(head.lifetime - age))
-    if variant.plain:
-        fields = head.fields + ours
-    else:
-        fields = told((*head.fields, ours[0]), ours[1])
+    fields = head.fields + ours if variant.plain else told((*head.fields, ours[0]), ours[1])
     return make_response(head.status, head.reason, fields, body, now)
 
 
