@@ -1,4 +1,4 @@
-"""WebSocket, HTTP/2, TLS, other modes, and the life of the engine."""
+"""WebSocket, HTTP/2, TLS, and the life of the engine."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from wsproto import ConnectionType, WSConnection, events
 
 from tidegate.api import Plugin, Timeouts, Tls, WsMessage, hook
-from tidegate.engine import Engine
-from tidegate.engine.master import StartError
-from tidegate.runtime.lifecycle import Host, Runtime
 from tidegate.runtime.settings import parse
 from tidegate.testing import ScriptedUpstream
 from tidegate.testing.script import body, chunk, head, silence, sleep, sse
@@ -299,80 +296,7 @@ async def test_alpn_on_a_lane_listener_chooses_the_carrier(
             assert (answer.http_version, answer.text) == (expected, "ok")
 
 
-# -- modes ------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
-
-
-async def intercepting(tmp_path: Path, mode: str, *plugins: type[Plugin]) -> Any:
-    text = f'[gateway]\n[[intercept]]\nname = "inside"\nmode = "{mode}"\n'
-    text += "".join(f'[[addon]]\nuse = "p{i}"\n' for i in range(len(plugins)))
-    settings = parse(text, base=tmp_path)
-    host = Host(tmp_path / "state", plugins={f"p{i}": p for i, p in enumerate(plugins)})
-    runtime = Runtime(host)
-    runtime.commit(await runtime.prepare(settings))
-    engine = Engine(runtime, settings)
-    await engine.start({})
-    return engine, runtime
-
-
-async def test_an_explicit_proxy_runs_the_same_hooks(upstream: Any, tmp_path: Path) -> None:
-    class Mark(Plugin):
-        @hook
-        def transform_request(self, exchange: Any) -> None:
-            exchange.request.headers["x-listener"] = exchange.listener
-
-    port = free_port()
-    engine, runtime = await intercepting(tmp_path, f"regular@127.0.0.1:{port}", Mark)
-    proxy = f"http://127.0.0.1:{port}"
-    async with httpx.AsyncClient(proxy=proxy, trust_env=False) as client:
-        assert (await client.get(upstream.url)).text == "ok"
-    assert upstream.requests[0].values("x-listener") == ["inside"]
-    assert upstream.requests[0].values("x-forwarded-for") == []
-    assert (tmp_path / "state" / "mitmproxy").stat().st_mode & 0o777 == 0o700
-    await engine.stop()
-    await runtime.close()
-
-
-async def test_tls_through_an_explicit_proxy_is_intercepted(tmp_path: Path) -> None:
-    class Mark(Plugin):
-        @hook
-        def transform_response(self, exchange: Any) -> None:
-            exchange.response.headers["x-seen"] = exchange.path
-
-    cert, key = certificate(tmp_path)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(cert, key)
-    port = free_port()
-    engine, runtime = await intercepting(tmp_path, f"regular@127.0.0.1:{port}", Mark)
-    ours = ssl.create_default_context(
-        cafile=str(tmp_path / "state" / "mitmproxy" / "mitmproxy-ca-cert.pem")
-    )
-    async with ScriptedUpstream(tls=context) as upstream:
-        proxy = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(proxy=proxy, verify=ours, trust_env=False) as client:
-            answer = await client.get(f"https://localhost:{upstream.port}/x")
-            assert answer.status_code == 502  # the upstream's CA is nobody's
-            assert answer.json()["error"]["code"] == "upstream_tls_invalid"
-            assert upstream.requests == []
-    await engine.stop()
-    await runtime.close()
-
-
 # -- life -------------------------------------------------------------------------------------
-
-
-async def test_a_mode_that_can_not_start_is_an_error(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(StartError, match=str(port)):
-            await intercepting(tmp_path, f"regular@127.0.0.1:{port}")
-    with pytest.raises(StartError, match="mode"):
-        await intercepting(tmp_path, "nonsense@127.0.0.1:0")
 
 
 async def test_a_drain_waits_for_streams_and_closes_idle_connections(

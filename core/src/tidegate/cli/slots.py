@@ -41,7 +41,7 @@ class Slot:
     async def start(self) -> WorkerProcess:
         """Start a worker and wait until it serves. Raises ConfigError."""
         numbers = {name: sock.fileno() for name, sock in self.sockets.items()}
-        start = {**self._start_message(), "sockets": numbers}
+        start = {**self._start_message(), "sockets": numbers, "slot": self.index}
         files = list(numbers.values())
         worker = await WorkerProcess.spawn(self.index, start, files, self._stdout)
         self._alive.add(worker)

@@ -11,6 +11,7 @@ import errno
 import socket
 from typing import Final
 
+from tidegate.runtime.intercepts import Intercept
 from tidegate.runtime.problems import ConfigError, Problem
 from tidegate.runtime.settings import Listener, split_address
 
@@ -18,16 +19,32 @@ BACKLOG: Final = 4096
 """Connections that wait for a worker; the kernel caps it (net.core.somaxconn)."""
 
 
-def bind_all(listeners: tuple[Listener, ...], slots: int) -> list[dict[str, socket.socket]]:
-    """For each slot, a listening socket per listener name. Raises ConfigError."""
+def bind_all(
+    listeners: tuple[Listener, ...], slots: int, intercepts: tuple[Intercept, ...] = ()
+) -> list[dict[str, socket.socket]]:
+    """For each slot, a listening socket per listener name. Raises ConfigError.
+
+    An intercept that listens on all addresses has two, the second as `NAME|::`.
+    """
     out: list[dict[str, socket.socket]] = [{} for _ in range(slots)]
+
+    def open_one(name: str, host: str, port: int) -> int:
+        probe(host, port)
+        for sockets in out:
+            sockets[name] = bind(host, port, shared=True)
+            port = sockets[name].getsockname()[1]
+        return port
+
     try:
         for listener in listeners:
-            port = listener.port
-            probe(listener.host, port)
-            for sockets in out:
-                sockets[listener.name] = bind(listener.host, port, shared=True)
-                port = sockets[listener.name].getsockname()[1]
+            open_one(listener.name, listener.host, listener.port)
+        for intercept in intercepts:
+            port = 0
+            for index, (host, wanted) in enumerate(intercept.addresses):
+                if index and not socket.has_dualstack_ipv6():
+                    continue  # a machine without IPv6 has nothing to intercept on it
+                name = f"{intercept.name}|{host}" if index else intercept.name
+                port = open_one(name, host, wanted or port)
     except ConfigError:
         for sockets in out:
             for sock in sockets.values():

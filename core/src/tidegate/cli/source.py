@@ -195,6 +195,11 @@ def routes_by_name(use: str) -> bool:
 def policy(settings: Settings) -> list[Problem]:
     """What an environment does not allow."""
     problems: list[Problem] = []
+    for index, intercept in enumerate(settings.intercepts):
+        ca = intercept.upstream_ca
+        if ca is not None and not (settings.base / ca).is_file():
+            place = ("intercept", index, "upstream_ca")
+            problems.append(settings.source.problem("file_missing", f"no file {ca!r}", place))
     if not settings.production:
         return problems
     for index, intercept in enumerate(settings.intercepts):
@@ -240,7 +245,9 @@ def pinned(settings: Settings, running: Settings) -> tuple[Settings, list[str]]:
         kept["listen"], kept["carrier"] = old.listen, old.carrier
     pinned_settings = replace(settings, gateway=new.model_copy(update=kept))
     needs = [f"gateway.{name}" for name in kept if getattr(new, name) != getattr(old, name)]
-    if settings.intercepts != running.intercepts:
+    if [(x.name, x.mode) for x in settings.intercepts] != [
+        (x.name, x.mode) for x in running.intercepts
+    ]:
         pinned_settings = replace(pinned_settings, intercepts=running.intercepts)
         needs.append("intercept")
     return pinned_settings, needs

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -52,11 +53,15 @@ class Started:
     state: Path
     settings: Settings
     announcements: dict[str, str] = field(default_factory=dict)
+    intercept: dict[str, list[str]] = field(default_factory=dict)
+    """The addresses of each `[[intercept]]` that listens on TCP."""
 
     def event(self) -> Message:
         """The ready line."""
         told = {"console": None, "api_key": None, **self.announcements}
-        fixed = {"gateway": self.gateway, "status": self.status, "state": str(self.state)}
+        fixed: Message = {"gateway": self.gateway, "status": self.status, "state": str(self.state)}
+        if self.intercept:
+            fixed["intercept"] = self.intercept
         return {"event": "ready", **told, **fixed}
 
 
@@ -93,7 +98,13 @@ class Supervisor:
         status = bind_status(gateway.status)
         await self._status.start(status)
         try:
-            sockets = bind_all(gateway.listen, worker_count(self.settings))
+            sockets = bind_all(
+                gateway.listen, worker_count(self.settings), self.settings.intercepts
+            )
+            if self.settings.intercepts:
+                from tidegate.runtime.ca import ensure_ca  # costs start-up time
+
+                ensure_ca(self.state)
             self.prepared = bootstrap.run(self.settings, self.host)
             await self.set_helpers(self.prepared.processes)
             self.slots = [
@@ -107,7 +118,14 @@ class Supervisor:
                 where = "http://" + join(*status.getsockname()[:2])
                 (self.state / STATUS_FILE).write_text(where)  # for verbs that ask a running node
                 started(
-                    Started(urls, where, self.state, self.settings, self.prepared.announcements)
+                    Started(
+                        urls,
+                        where,
+                        self.state,
+                        self.settings,
+                        self.prepared.announcements,
+                        intercepting(self.settings, sockets[0]),
+                    )
                 )
                 watching = self.background(self.reloader.watch())
                 await self._stop.wait()
@@ -268,6 +286,19 @@ def url(listener: Listener, address: tuple[Any, ...]) -> str:
     """Where a listener answers."""
     scheme = "https" if listener.cert else "http"
     return f"{scheme}://{join(address[0], address[1])}"
+
+
+def intercepting(settings: Settings, sockets: dict[str, socket.socket]) -> dict[str, list[str]]:
+    """Where each intercept listens."""
+    return {
+        intercept.name: [
+            join(*sock.getsockname()[:2])
+            for name, sock in sockets.items()
+            if name.partition("|")[0] == intercept.name
+        ]
+        for intercept in settings.intercepts
+        if intercept.addresses
+    }
 
 
 def run(

@@ -2,7 +2,7 @@
 
 The supervisor asks (`do`), and where the question has an `id` the worker answers (`re`):
 
-    start {source, revision, state, workers, shared, sockets, log}   first, once
+    start {source, revision, state, workers, shared, sockets, slot, log}   first, once
     prepare {source, revision, shared}    load the next configuration beside the current one
     commit / abort                        put it in force / let it go
     stats                                 pid, active, counters, rss

@@ -21,11 +21,13 @@ from tidegate.api.upstream import Attempt
 from tidegate.runtime.drive import drive, run_until_wait
 from tidegate.runtime.heads import HeadError, TrustedProxies, open_exchange
 from tidegate.runtime.messages import Fields
+from tidegate.runtime.pipeline import Pipeline
 
 from .answers import content_length, envelope, switching, whole
 from .call import CALL, UNREAD, Call
+from .destinations import Destination, original
 from .incoming import receive_head, receive_whole
-from .outgoing import original, send
+from .outgoing import send
 
 if TYPE_CHECKING:
     from .handler import Handler
@@ -133,13 +135,24 @@ class Bridge:
             paths=self.master.gateway.paths,
         )
         pipeline = self.master.runtime.enter(exchange)
+        origin = original(handler, flow)
+        if origin is not None:
+            self.master.refusals.accepted(handler)
+            if self._unlisted(flow, origin):
+                pipeline = Pipeline(pipeline.generation, ())
         call = Call(handler, exchange, pipeline)
         self.active += 1
         call.close = self.draining
         call.unread = flow.metadata[UNREAD]
         flow.metadata[CALL] = call
-        exchange.upstream = original(flow)
+        exchange.upstream = origin
         return call
+
+    def _unlisted(self, flow: http.HTTPFlow, origin: Destination) -> bool:
+        """Whether no hook may see a request: one in cleartext, by proxy, to a host not listed."""
+        policy = self.master.policies[flow.client_conn.proxy_mode.full_spec]
+        asked = policy.explicit and flow.server_conn.address is None
+        return asked and not policy.lists((origin.host.lower(),))
 
     def _run(self, phase: Phase, call: Call, flow: http.HTTPFlow) -> Awaitable[None] | None:
         coro = self._guarded(phase, call, flow)

@@ -35,6 +35,7 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b
 _CONNECT_ERRORS: Final = {
     code.code: code
     for code in (
+        errors.UPSTREAM_ADDRESS_FORBIDDEN,
         errors.UPSTREAM_UNREACHABLE,
         errors.UPSTREAM_TLS_INVALID,
         errors.UPSTREAM_TIMEOUT,

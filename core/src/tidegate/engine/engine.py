@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from socket import socket
-from typing import Final
+from typing import Any, Final
 
 from tidegate.runtime.lifecycle import Runtime
 from tidegate.runtime.settings import Settings
@@ -33,12 +33,21 @@ class Engine:
         runtime: holds the configuration in force.
         settings: that configuration's own.
         lane: what serves the listeners whose carrier is the lane.
+        first: this worker also runs the modes that no two workers can share (WireGuard).
     """
 
-    def __init__(self, runtime: Runtime, settings: Settings, lane: Lane | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: Settings,
+        lane: Lane | None = None,
+        *,
+        first: bool = True,
+    ) -> None:
         self._runtime = runtime
         self._settings = settings
         self._lane = lane
+        self._first = first
         self._master: Master | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -48,13 +57,21 @@ class Engine:
         own = self._master.bridge.active if self._master is not None else 0
         return own + (self._lane.active if self._lane is not None else 0)
 
+    def refusals(self) -> list[dict[str, Any]]:
+        """Which clients refuse certificates of the CA for which hosts, and why."""
+        return self._master.refusals.table() if self._master is not None else []
+
     async def start(self, sockets: Mapping[str, socket | list[socket]]) -> None:
         """Serve on sockets that listen already, by listener name. They stay the caller's.
 
+        What follows a "|" in a name only tells several sockets of one listener apart.
         Raises StartError where a mode can't be started.
         """
-        lists = {n: list(s) if isinstance(s, list) else [s] for n, s in sockets.items()}
-        self._master = Master(self._runtime, self._settings, self._lane)
+        lists: dict[str, list[socket]] = {}
+        for name, given in sockets.items():
+            own = lists.setdefault(name.partition("|")[0], [])
+            own.extend(given if isinstance(given, list) else [given])
+        self._master = Master(self._runtime, self._settings, self._lane, first=self._first)
         if self._lane is not None:
             self._lane.handover = self._master.proxies.take_over
         await self._master.start(lists)
@@ -64,8 +81,7 @@ class Engine:
         """Take over new settings, for exchanges that begin now. Listeners stay as they are."""
         self._settings = settings
         if self._master is not None:
-            self._master.settings = settings
-            self._master.bridge.reconfigure()
+            self._master.reconfigure(settings)
         if self._lane is not None:
             self._lane.reconfigure(settings)
 

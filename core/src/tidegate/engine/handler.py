@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections import deque
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from mitmproxy.connection import Connection, ConnectionState
+from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.server import ConnectionIO, TimeoutWatchdog
 
 from tidegate.api import errors
 from tidegate.api.types import Client
+from tidegate.api.upstream import Upstream
+from tidegate.runtime.dial import DialError
 
 from .answers import envelope, wire
 from .call import Call
+from .destinations import Destination, connect, reaches_local
 from .layers import HttpLayer, Linger, Origin, Overdue
 from .loop import eager
-from .tls import upstream_context
 
 if TYPE_CHECKING:
     from .bridge import Bridge
@@ -36,6 +37,9 @@ log = logging.getLogger("tidegate.engine")
 
 LINGER: Final = 1.0
 """Seconds between the end of our answer and the close, where the client still sends."""
+
+TUNNEL_DRAIN: Final = 2.0
+"""Seconds without a byte after which a drain ends a connection that passes."""
 
 
 class Idle(TimeoutWatchdog):
@@ -65,6 +69,9 @@ class Handler(ProxyConnectionHandler):
         self.gone = asyncio.Event()
         self.certificate: bytes | None = None
         self.peer: Client | None = None
+        self.destinations: dict[tuple[Any, ...], Destination] = {}
+        self.tunnel_idle = 0.0
+        self.shaken = ""
         self._events: deque[events.Event] = deque()
         self._busy = False
         self._lingering = False
@@ -86,6 +93,7 @@ class Handler(ProxyConnectionHandler):
         finally:
             for call in tuple(self.calls):
                 call.leave()
+            self.master.refusals.left(self)
             self.gone.set()
 
     # -- events -------------------------------------------------------------------------------
@@ -97,7 +105,7 @@ class Handler(ProxyConnectionHandler):
     def post(self, event: events.Event) -> None:
         """Process an event, after those that are being processed."""
         if isinstance(event, events.DataReceived) and not self.calls:
-            if not self.plain:
+            if self.tunnel_idle or self.client.alpn == b"h2":
                 self.idle_since = time.monotonic()
             elif not self.head_since:
                 self.head_since = time.monotonic()
@@ -171,7 +179,7 @@ class Handler(ProxyConnectionHandler):
         writer = cast("asyncio.StreamWriter | None", io.writer) if io is not None else None
         for call in tuple(self.calls):
             denial = errors.INTERNAL_ERROR.denial()
-            if writer is not None and not call.head_sent and self.client.alpn != b"h2":
+            if writer is not None and not call.head_sent and self.plain:
                 call.head_sent = True
                 writer.write(wire(envelope(denial, call.exchange.id)))
             call.failed(denial)
@@ -183,27 +191,24 @@ class Handler(ProxyConnectionHandler):
 
     async def open_connection(self, command: commands.OpenConnection) -> None:
         """Open a connection and serve it to its end."""
-        if not isinstance(command.connection, Origin):
+        origin = command.connection
+        assert isinstance(origin, Server)
+        if origin.transport_protocol == "udp":
             await super().open_connection(command)
             return
-        origin = command.connection
+        upstream = origin.upstream if isinstance(origin, Origin) else self._tunnelled(origin)
         origin.timestamp_start = time.time()
         error = ""
         try:
-            reader, writer = await connect(origin)
+            reader, writer = await connect(upstream)
         except asyncio.CancelledError:
             origin.error = errors.UPSTREAM_UNREACHABLE.code
             self.transports.pop(origin, None)
             self.post(events.OpenConnectionCompleted(command, origin.error))
             raise
-        except TimeoutError:
-            error = errors.UPSTREAM_TIMEOUT.code
-        except ssl.SSLError as failure:
-            error = errors.UPSTREAM_TLS_INVALID.code
-            log.warning("upstream %s: TLS: %s", origin.upstream.name, failure.reason)
-        except OSError as failure:
-            error = errors.UPSTREAM_UNREACHABLE.code
-            log.warning("upstream %s: %s", origin.upstream.name, failure)
+        except DialError as failure:
+            error = failure.code.code
+            log.warning("upstream %s: %s", upstream.name, failure)
         if error:
             origin.error = error
             self.transports.pop(origin, None)
@@ -220,6 +225,14 @@ class Handler(ProxyConnectionHandler):
             await self.handle_connection(origin)
         finally:
             origin.timestamp_end = time.time()
+
+    def _tunnelled(self, server: Server) -> Upstream:
+        """Where a connection leads that no exchange uses: a tunnel's, or one to a proxy."""
+        assert server.address is not None
+        host, port = server.address[:2]
+        policy = self.master.policies[self.client.proxy_mode.full_spec]
+        name = f"{host}:{port}"
+        return Destination(name, "http", host, port, local=reaches_local(policy))
 
     def close_connection(self, connection: Connection, half_close: bool = False) -> None:
         """Close a connection, or its writing half."""
@@ -257,12 +270,17 @@ class Handler(ProxyConnectionHandler):
     def _check_idle(self, now: float, *, draining: bool) -> None:
         if self._lingering or self.client not in self.transports:
             return
+        if self.tunnel_idle:
+            if now - self.idle_since > (TUNNEL_DRAIN if draining else self.tunnel_idle):
+                self.close()
+            return
         limits = self.master.gateway.deadlines
         if self.head_since:  # a head has begun: not idle, and not yet an exchange
             if now - self.head_since > limits.head:
-                io = self.transports[self.client]
-                last = wire(envelope(errors.REQUEST_TIMEOUT.denial()))
-                cast(asyncio.StreamWriter, io.writer).write(last)
+                if self.plain:
+                    io = self.transports[self.client]
+                    last = wire(envelope(errors.REQUEST_TIMEOUT.denial()))
+                    cast(asyncio.StreamWriter, io.writer).write(last)
                 self.close()
         elif draining or now - self.idle_since > limits.keepalive:
             self.close()
@@ -275,14 +293,3 @@ class Handler(ProxyConnectionHandler):
     def close(self) -> None:
         """Close the client's connection, and with it everything."""
         self.close_connection(self.client)
-
-
-async def connect(origin: Origin) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect to an upstream, TLS included, within its connect timeout."""
-    upstream = origin.upstream
-    options: dict[str, Any] = {}
-    if upstream.scheme == "https":
-        options["ssl"] = upstream_context(upstream.tls)
-        options["server_hostname"] = upstream.tls.sni or upstream.host
-    async with asyncio.timeout(upstream.timeouts.connect):
-        return await asyncio.open_connection(upstream.host, upstream.port, **options)

@@ -116,7 +116,7 @@ class HttpLayer(mitm.HttpLayer):
             del self.connections[connection]
 
 
-class Linger(commands.ConnectionCommand):
+class Linger(commands.CloseConnection):
     """Close for writing, stop reading, and close for good a moment later.
 
     Closing at once with bytes unread makes the kernel reset the connection, and a client that

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import mitmproxy.master
 from mitmproxy import hooks, http, options
-from mitmproxy.addons import core, next_layer, tlsconfig
+from mitmproxy.addons import core, dns_resolver
+from mitmproxy.connection import Client
 from mitmproxy.proxy import commands, mode_specs
 
+from tidegate.runtime.ca import ensure_ca
 from tidegate.runtime.lifecycle import Runtime
 from tidegate.runtime.settings import Gateway, Settings
 
 from . import patches
 from .bridge import Bridge
+from .ca import leaf_store
+from .gateway import GatewayMode
 from .lanes import Lane
-from .modes import GatewayMode, Proxies
+from .modes import Proxies
+from .passing import NextLayer
+from .policies import Policies
+from .refusals import Refusals
+from .tls import TlsConfig
 
 if TYPE_CHECKING:
     from .handler import Handler
@@ -49,7 +56,14 @@ class StartError(Exception):
 class Master(mitmproxy.master.Master):
     """The engine's master."""
 
-    def __init__(self, runtime: Runtime, settings: Settings, lane: Lane | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: Settings,
+        lane: Lane | None = None,
+        *,
+        first: bool = True,
+    ) -> None:
         patches.install()
         super().__init__(options.Options(), asyncio.get_running_loop())
         self._legacy_log_events.uninstall()
@@ -57,13 +71,19 @@ class Master(mitmproxy.master.Master):
         self.runtime = runtime
         self.settings = settings
         self.lane = lane
-        self.names = {x.mode: x.name or x.mode for x in settings.intercepts}
+        self.intercepts = tuple(x for x in settings.intercepts if x.addresses or first)
+        self.names = {x.mode: x.name for x in self.intercepts}
+        self.refusals = Refusals(self)
         self.bridge = Bridge(self)
         self.proxies = Proxies(self)
         self._tasks: set[asyncio.Task[Any]] = set()
-        addons: list[Any] = [core.Core(), self.proxies, next_layer.NextLayer()]
-        if settings.intercepts:
-            addons.append(tlsconfig.TlsConfig())
+        addons: list[Any] = [core.Core(), self.proxies, NextLayer(self)]
+        if self.intercepts:
+            leaves = leaf_store(ensure_ca(runtime.host.state))
+            self.policies = Policies(settings, leaves.permits)
+            addons += [TlsConfig(leaves), self.refusals]
+        if any(x.kind == "wireguard" for x in self.intercepts):
+            addons.append(dns_resolver.DnsResolver())
         self.addons.add(*addons)  # type: ignore[no-untyped-call]
         self.table = hook_table(addons[1:], self.bridge)
 
@@ -77,13 +97,9 @@ class Master(mitmproxy.master.Master):
         confdir = self.runtime.host.state / "mitmproxy"
         confdir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.proxies.sockets = sockets
-        hosts: dict[str, list[str]] = {"allow_hosts": [], "ignore_hosts": []}
-        for intercept in self.settings.intercepts:
-            hosts["allow_hosts"] += map(host_pattern, intercept.allow_hosts)
-            hosts["ignore_hosts"] += map(host_pattern, intercept.ignore_hosts)
         try:
             self.options.update(  # type: ignore[no-untyped-call]
-                confdir=str(confdir), mode=self.proxies.modes(), **hosts, **OPTIONS
+                confdir=str(confdir), mode=self.proxies.modes(), **OPTIONS
             )
         except Exception as error:
             raise StartError(str(error)) from error
@@ -94,6 +110,17 @@ class Master(mitmproxy.master.Master):
             await self.stop_servers()
             raise StartError("; ".join(reasons))
         await self.running()
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Take new settings over, for connections and exchanges that begin now."""
+        self.settings = settings
+        self.bridge.reconfigure()
+        if self.intercepts:
+            self.policies.reconfigure(settings)
+
+    def count(self, name: str) -> None:
+        """Add one to a counter of core's."""
+        self.runtime.counters.add(name)
 
     async def stop_servers(self) -> None:
         """Close every port of ours."""
@@ -122,13 +149,17 @@ class Master(mitmproxy.master.Master):
 
     def handler_of(self, flow: http.HTTPFlow) -> Handler:
         """The connection that a flow belongs to."""
-        return cast("Handler", self.proxies.connections[flow.client_conn.id])
+        return self.handler_by(flow.client_conn)
+
+    def handler_by(self, client: Client) -> Handler:
+        """The connection that a client opened."""
+        return cast("Handler", self.proxies.connections[client.id])
 
     def listener_of(self, mode: mode_specs.ProxyMode) -> str:
         """The name that hooks and scopes know a mode by."""
         if isinstance(mode, GatewayMode):
             return mode.data
-        return self.names.get(mode.full_spec, mode.full_spec)
+        return self.names[mode.full_spec]
 
 
 def hook_table(addons: list[Any], bridge: Bridge) -> dict[type, Entry]:
@@ -146,10 +177,3 @@ def hook_table(addons: list[Any], bridge: Bridge) -> dict[type, Entry]:
             raise RuntimeError(f"two addons take the hook {name}")
         table[hook] = (attrgetter(fields[0]), takers[0])
     return table
-
-
-def host_pattern(host: str) -> str:
-    """The regular expression that mitmproxy matches against `host:port`."""
-    if host.startswith("*."):
-        return r"^(?:[^.:]+\.)+" + re.escape(host[2:]) + r"(?::\d+)?$"
-    return "^" + re.escape(host) + r"(?::\d+)?$"

@@ -7,14 +7,15 @@ listener of the settings; the address only tells listeners apart.
 from __future__ import annotations
 
 import asyncio
+import logging
+import resource
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from mitmproxy import ctx
+from mitmproxy import ctx, platform
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import mode_servers, mode_specs
 from mitmproxy.proxy.context import Context
@@ -26,6 +27,7 @@ from tidegate.api.types import Client
 from tidegate.runtime.settings import Listener
 
 from .answers import envelope, wire
+from .gateway import GatewayMode
 from .handler import LINGER, Handler
 from .lanes import Chooser, Handover
 from .layers import HttpLayer
@@ -34,19 +36,11 @@ from .tls import listener_context
 if TYPE_CHECKING:
     from .master import Master
 
+log = logging.getLogger("tidegate.engine")
+
 BACKLOG: Final = 1024
-
-
-@dataclass(frozen=True)
-class GatewayMode(mode_specs.ProxyMode):  # type: ignore[no-untyped-call]
-    """A listener of `[gateway]`; `data` is its name."""
-
-    description = "gateway"
-    transport_protocol: Literal["tcp"] = "tcp"
-
-    def __post_init__(self) -> None:
-        if not self.data:
-            raise ValueError("a gateway mode names its listener")
+SPARE_FILES: Final = 64
+"""File descriptors that are kept for logs, stores and the like."""
 
 
 class Proxies(Proxyserver):
@@ -58,6 +52,13 @@ class Proxies(Proxyserver):
         super().__init__()  # type: ignore[no-untyped-call]
         self.master = master
         self.sockets: dict[str, list[socket.socket]] = {}
+        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    @property
+    def full(self) -> bool:
+        """Whether no more connections are taken: the limit, or file descriptors for two each."""
+        wanted = self.master.gateway.limits.connections
+        return len(self.connections) >= min(wanted, (self._files - SPARE_FILES) // 2)
 
     def listener(self, name: str) -> Listener:
         """The settings of a listener."""
@@ -81,8 +82,9 @@ class Proxies(Proxyserver):
         specs = []
         for name, sockets in self.sockets.items():
             host, port = sockets[0].getsockname()[:2]
-            specs.append(f"gateway:{name}@{host}:{port}")
-        return specs + [intercept.mode for intercept in self.master.settings.intercepts]
+            if name not in self.master.names.values():
+                specs.append(f"gateway:{name}@{host}:{port}")
+        return specs + [intercept.mode for intercept in self.master.intercepts]
 
 
 class GatewayInstance(  # type: ignore[no-untyped-call]
@@ -131,7 +133,7 @@ class GatewayInstance(  # type: ignore[no-untyped-call]
         if stream.get_extra_info("peername") is None:  # it has gone again
             stream.close()
             return
-        if len(self.manager.connections) >= master.gateway.limits.connections:
+        if self.manager.full:
             stream.write(wire(envelope(errors.OVERLOADED.denial())))
             await farewell(stream)
             return
@@ -163,6 +165,51 @@ class GatewayInstance(  # type: ignore[no-untyped-call]
             loop.call_soon(reader.feed_data, data)  # after `handle_stream` has begun
         if not transport.is_reading():
             transport.resume_reading()
+
+
+async def listen(
+    instance: mode_servers.AsyncioServerInstance[Any], host: str, port: int
+) -> list[Any]:
+    """An intercept's: on the supervisor's sockets where there are any, else on one's own."""
+    proxies = cast(Proxies, instance.manager)
+    sockets = proxies.sockets.get(proxies.master.listener_of(instance.mode), ())
+    servers: list[Any] = []
+    for sock in sockets:
+        copy = sock.dup()
+        copy.setblocking(False)
+        servers.append(
+            await asyncio.start_server(instance.handle_stream, sock=copy, backlog=BACKLOG)
+        )
+    return servers or await _listen(instance, host, port)
+
+
+async def handle_stream(
+    instance: mode_servers.ServerInstance[Any], reader: Any, writer: Any = None
+) -> None:
+    """An intercept's: refuses what is too much, and what would lead back to itself."""
+    proxies = cast(Proxies, instance.manager)
+    stream = reader if writer is None else writer
+    own = stream.get_extra_info("sockname")
+    if stream.get_extra_info("peername") is None or proxies.full:
+        stream.close()
+    elif isinstance(instance.mode, mode_specs.TransparentMode) and _direct(stream, own):
+        log.warning("%s: a connection that nothing redirected is closed", instance.mode.full_spec)
+        stream.close()
+    else:
+        await _handle_stream(instance, reader, writer)
+
+
+def _direct(stream: asyncio.StreamWriter, own: tuple[Any, ...]) -> bool:
+    """Whether a connection was made to the listener itself: it would go round for ever."""
+    try:
+        original_addr = cast(Any, platform).original_addr
+        return bool(original_addr(stream.get_extra_info("socket"))[:2] == own[:2])
+    except OSError:  # there was no redirect
+        return True
+
+
+_listen = mode_servers.AsyncioServerInstance.listen
+_handle_stream = mode_servers.ServerInstance.handle_stream
 
 
 async def farewell(stream: asyncio.StreamWriter) -> None:

@@ -10,13 +10,14 @@ from mitmproxy import http
 
 from tidegate.api import errors
 from tidegate.api.types import Denial
-from tidegate.api.upstream import Tls, Upstream
+from tidegate.api.upstream import Upstream
 from tidegate.runtime.heads import upstream_head
 from tidegate.runtime.messages import make_request
 
 from .answers import content_length
 from .call import Call
-from .modes import GatewayMode
+from .destinations import Destination
+from .gateway import GatewayMode
 
 if TYPE_CHECKING:
     from .bridge import Bridge
@@ -78,10 +79,11 @@ def rebuild(bridge: Bridge, call: Call, flow: http.HTTPFlow, upstream: Upstream)
             fields.append((b"transfer-encoding", b"chunked"))
     if flow.client_conn.alpn == b"h2":
         fields.append((b"connection", b"close"))  # h2 streams share no HTTP/1.1 connection
+    absolute = isinstance(upstream, Destination) and upstream.via is not None
     sent = make_request(
         request.data.method,
         upstream.scheme.encode(),
-        b"",
+        upstream.authority if absolute and upstream.scheme == "http" else b"",
         upstream.host,
         upstream.port,
         target,
@@ -108,26 +110,3 @@ def upgrade_of(request: http.Request) -> str:
             wanted = value.decode("latin-1").strip().lower()
             return "" if wanted == "h2c" else wanted
     return ""
-
-
-def original(flow: http.HTTPFlow) -> Upstream | None:
-    """Where the client itself was going, in a mode that intercepts; None on a gateway."""
-    if isinstance(flow.client_conn.proxy_mode, GatewayMode):
-        return None
-    server, request = flow.server_conn, flow.request
-    if server.address is not None:
-        host, port = server.address[:2]
-        tls = server.tls or flow.client_conn.tls
-    else:
-        host, port, tls = request.host, request.port, request.scheme == "https"
-    if not host:
-        return None
-    return Upstream(
-        name=f"{host}:{port}",
-        scheme="https" if tls else "http",
-        host=host,
-        port=port,
-        preserve_host=True,
-        websocket=True,
-        tls=Tls(sni=server.sni or flow.client_conn.sni),
-    )

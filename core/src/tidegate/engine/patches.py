@@ -14,9 +14,9 @@ from mitmproxy.proxy import mode_servers
 from mitmproxy.proxy.layers import http as mitm_http
 from mitmproxy.proxy.layers import websocket as mitm_websocket
 
-from . import handler, http1, http2, layers, stream, websocket
+from . import handler, http1, http2, layers, modes, stream, websocket
 
-SEAMS: Final[tuple[tuple[Any, str, type], ...]] = (
+SEAMS: Final[tuple[tuple[Any, str, Any], ...]] = (
     # HttpLayer.make_stream: every exchange becomes ours.
     (mitm_http, "HttpStream", stream.Stream),
     # HttpLayer and HttpClient at the start of a connection: our limits and error answers.
@@ -27,6 +27,10 @@ SEAMS: Final[tuple[tuple[Any, str, type], ...]] = (
     (mitm_layers, "HttpLayer", layers.HttpLayer),
     # ServerInstance.handle_stream: the connection's I/O, hooks and deadlines.
     (mode_servers, "ProxyConnectionHandler", handler.Handler),
+    # AsyncioServerInstance.listen: the sockets of intercepts are the supervisor's.
+    (mode_servers.AsyncioServerInstance, "listen", modes.listen),
+    # ServerInstance.handle_stream: too many connections, and loops, are refused.
+    (mode_servers.ServerInstance, "handle_stream", modes.handle_stream),
     # WebsocketLayer.start: messages pass the event hooks.
     (mitm_websocket, "WebsocketConnection", websocket.Connection),
     (mitm_websocket, "WebsocketLayer", websocket.Layer),

@@ -7,14 +7,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mitmproxy.addons import tlsconfig
+
 from tidegate.api.upstream import Tls
 from tidegate.runtime.settings import Listener
 
+from .ca import LeafStore
+
 
 @lru_cache(maxsize=256)
-def upstream_context(tls: Tls) -> ssl.SSLContext:
-    """The context for an upstream. Verification is always on."""
+def upstream_context(tls: Tls, extra_ca: str | None = None) -> ssl.SSLContext:
+    """The context for an upstream. Verification is always on.
+
+    `extra_ca`: a PEM file of authorities that are believed beside the others.
+    """
     context = ssl.create_default_context(cafile=tls.ca)
+    if extra_ca is not None:
+        context.load_verify_locations(extra_ca)
     context.set_alpn_protocols(["http/1.1"])
     if tls.certificate is not None:
         context.load_cert_chain(tls.certificate, tls.key)
@@ -62,3 +71,16 @@ def _names(cert: Path) -> list[str]:
     parsed = x509.load_pem_x509_certificate(cert.read_bytes())
     found = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return [name.lower() for name in found.get_values_for_type(x509.DNSName)]
+
+
+class TlsConfig(tlsconfig.TlsConfig):
+    """mitmproxy's, with certificates of the node's own CA and no store of mitmproxy's."""
+
+    def __init__(self, leaves: LeafStore) -> None:
+        self.certstore = leaves
+
+    def configure(self, updated: set[str]) -> None:
+        """The options that name a store are not used; the others keep their defaults."""
+
+    def running(self) -> None:
+        """mitmproxy makes its own CA here."""

@@ -22,6 +22,7 @@ from tidegate.api.config import ByteSize, Duration, Model
 
 from .document import expand, overlay
 from .entry import AddonEntry, Texts, fields_of, with_code
+from .intercepts import Intercept, named
 from .problems import ConfigError, KeyPath, Problem, SourceMap, nearest
 
 Carrier = Literal["lane", "engine"]
@@ -186,16 +187,6 @@ class Gateway(Model):
         return value
 
 
-class Intercept(Model):
-    """`[[intercept]]`: a mitmproxy mode (`transparent@…`, `regular@…`, `socks5@…`, …)."""
-
-    name: str = ""
-    mode: str
-    allow_hosts: tuple[str, ...] = ()
-    ignore_hosts: tuple[str, ...] = ()
-    force: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """A whole configuration, merged and checked."""
@@ -290,11 +281,16 @@ def build(
     """Check the values and make the models."""
     gateway = checked(Gateway, document.get("gateway", {}), ("gateway",), source, problems)
     intercepts: list[Intercept] = []
-    for index, table in enumerate(document.get("intercept", [])):
+    for index, table in enumerate(named(document.get("intercept", []))):
         at: KeyPath = ("intercept", index)
         intercept = checked(Intercept, table, at, source, problems)
-        if intercept is not None:
-            intercepts.append(intercept)
+        if intercept is None:
+            continue
+        others = [x.name for x in (gateway or Gateway()).listen] + [x.name for x in intercepts]
+        if intercept.name in others or any(x.mode == intercept.mode for x in intercepts):
+            text = f"`{intercept.name}` ({intercept.mode}): name and mode are its alone"
+            problems.append(source.problem("duplicate_listener", text, at))
+        intercepts.append(intercept)
     addons: list[AddonEntry] = []
     for path, table in zip(paths, document["addon"], strict=True):
         entry = checked(AddonEntry, fields_of(table, base), path, source, problems)

@@ -1,0 +1,176 @@
+"""Which connections are taken over: mitmproxy's next_layer, with rules of ours per intercept.
+
+A connection is judged by its first bytes. Three ways lead on: its TLS ends here and its HTTP is
+an exchange; it passes as a tunnel, byte by byte and unseen by any hook; it is closed.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Final
+
+from mitmproxy.addons import next_layer
+from mitmproxy.net.tls import starts_like_tls_record
+from mitmproxy.proxy import commands, events, layer, tunnel
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import Layer
+from mitmproxy.proxy.layers import TCPLayer, UDPLayer, modes
+from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.layers.tls import HTTP_ALPNS, ClientTLSLayer, TLSLayer, parse_client_hello
+from mitmproxy.tls import ClientHello
+
+from .layers import HttpLayer
+from .policies import Policy
+
+if TYPE_CHECKING:
+    from .master import Master
+
+FIRST_BYTES: Final = 64 * 1024
+"""Bytes of a ClientHello, or of a head without a Host field, that are waited for."""
+
+_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}( |$)")
+_HOST_FIELD: Final = re.compile(rb"\r?\nhost:[ \t]*([^\r\n]*?)[ \t]*\r?\n", re.IGNORECASE)
+
+
+class NextLayer(next_layer.NextLayer):
+    """Says what a connection is. Must not be asked on gateway listeners."""
+
+    def __init__(self, master: Master) -> None:
+        self.master = master
+
+    def configure(self, updated: set[str]) -> None:
+        """The options of mitmproxy are not used."""
+
+    def _next_layer(self, context: Context, data_client: bytes, data_server: bytes) -> Layer | None:
+        policy = self.master.policies[context.client.proxy_mode.full_spec]
+        top = context.layers[-1]
+        if len(context.layers) == 1 and isinstance(top, modes.ReverseProxy):
+            return self._reverse(context, data_client)
+        if len(context.layers) == 1 and not isinstance(top, modes.DestinationKnown):
+            return self._setup_explicit_http_proxy(context, data_client)
+        if isinstance(top, ClientTLSLayer):
+            return self._inside(context, data_client)
+        if context.client.transport_protocol == "udp":
+            return self._datagrams(context)
+        if starts_like_tls_record(data_client):
+            return self._tls(policy, context, data_client)
+        return self._clear(policy, context, data_client)
+
+    def _reverse(self, context: Context, data: bytes) -> Layer:
+        """Clients of a reverse proxy mean it and no one else: nothing passes."""
+        if context.client.transport_protocol == "udp":
+            return self._setup_reverse_proxy(context, data)
+        stack = tunnel.LayerStack()
+        if starts_like_tls_record(data):
+            stack /= ClientTls(context)
+        stack /= HttpLayer(context, HTTPMode.transparent)
+        return stack[0]
+
+    # -- first bytes --------------------------------------------------------------------------
+
+    def _tls(self, policy: Policy, context: Context, data: bytes) -> Layer:
+        """TLS, before its handshake."""
+        try:
+            hello: ClientHello | None = parse_client_hello(data)
+        except ValueError:
+            return self._pass(policy, context)
+        if hello is None:
+            if len(data) > FIRST_BYTES:
+                return self._close(context)
+            raise next_layer.NeedsMoreData
+        known = names(context)
+        if not policy.takes(hello.sni, known):
+            return self._pass(policy, context)
+        name = (hello.sni or known[0]).lower()
+        if policy.intercept.on_refused == "pass" and self.master.refusals.holds(
+            context.client.peername[0], name
+        ):
+            return self._pass(policy, context)
+        self.master.count("intercepted_connections_total")
+        context.server.tls = True
+        return ClientTls(context)
+
+    def _clear(self, policy: Policy, context: Context, data: bytes) -> Layer:
+        """Anything but TLS: HTTP, the beginning of it, or something else."""
+        found = _METHOD.match(data)
+        if found is None:
+            if policy.intercept.raw_tcp:
+                return self._pass(policy, context)
+            return self._close(context)
+        head, end, _ = data.replace(b"\r\n", b"\n").partition(b"\n\n")
+        host = _HOST_FIELD.search(data)
+        if host is None and not end and len(head) < FIRST_BYTES:
+            raise next_layer.NeedsMoreData
+        known = names(context)
+        if host is not None:
+            known = (bare(host[1].decode("latin-1")), *known)
+        if not policy.lists(known):
+            return self._pass(policy, context)
+        self.master.count("intercepted_connections_total")
+        return HttpLayer(context, HTTPMode.transparent)
+
+    def _inside(self, context: Context, data: bytes) -> Layer:
+        """What came out of TLS that ends here."""
+        if context.client.alpn in HTTP_ALPNS:
+            return HttpLayer(context, HTTPMode.transparent)
+        if not data:
+            raise next_layer.NeedsMoreData
+        if _METHOD.match(data):
+            return HttpLayer(context, HTTPMode.transparent)
+        return self._close(context)
+
+    def _datagrams(self, context: Context) -> Layer:
+        """UDP passes; HTTP/3 to listed hosts does not, so that clients come by TCP."""
+        return UDPLayer(context, ignore=True)
+
+    # -- ways on ------------------------------------------------------------------------------
+
+    def _pass(self, policy: Policy, context: Context) -> Layer:
+        self.master.count("passed_connections_total")
+        handler = self.master.handler_by(context.client)
+        handler.tunnel_idle = policy.intercept.idle
+        handler.idle_since = time.monotonic()
+        return TCPLayer(context, ignore=True)
+
+    def _close(self, context: Context) -> Layer:
+        self.master.count("closed_connections_total")
+        return Closed(context)
+
+
+class Closed(Layer):
+    """Says nothing and hangs up."""
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.Start):
+            yield commands.CloseConnection(self.context.client)
+
+
+class ClientTls(ClientTLSLayer):
+    """TLS that ends here: says goodbye, and leaves reports to `refusals`."""
+
+    def on_handshake_error(self, err: str) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, without its log lines."""
+        yield from TLSLayer.on_handshake_error(self, err)
+        self.event_to_child = self.errored  # type: ignore[method-assign]
+
+    def send_close(self, command: commands.CloseConnection) -> layer.CommandGenerator[None]:
+        """Close with close_notify: a body that the close ends is whole (RFC 9112 §9.8)."""
+        if self.conn.tls_established:
+            self.tls.shutdown()
+            yield from self.tls_interact()
+        yield from super().send_close(command)
+
+
+def names(context: Context) -> tuple[str, ...]:
+    """What the destination is known by: the host that was asked for, or its address."""
+    address = context.server.address
+    return (bare(address[0]),) if address else ()
+
+
+def bare(host: str) -> str:
+    """A host without port, brackets and trailing dot, lower case."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    name = host if host.count(":") > 1 else host.partition(":")[0]
+    return name.lower().rstrip(".")
