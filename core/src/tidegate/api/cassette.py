@@ -169,16 +169,16 @@ class _Lines:
     """The lines of a text, with the number of the one that is read."""
 
     def __init__(self, text: str) -> None:
-        self._lines = text.replace("\r\n", "\n").split("\n")
+        self._lines = [*text.replace("\r\n", "\n").split("\n"), ""]
         self.at = 0
 
     @property
     def ended(self) -> bool:
-        return self.at >= len(self._lines)
+        return self.at >= len(self._lines) - 1
 
     def peek(self) -> str:
         """The next line; "" at the end."""
-        return "" if self.ended else self._lines[self.at]
+        return self._lines[self.at]
 
     def take(self) -> str:
         self.at += 1

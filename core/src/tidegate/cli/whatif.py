@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -132,6 +133,7 @@ def whatif(options: Options, fail_on: Sequence[str], *, as_json: bool) -> int:
         find(file, deployment=options.deployment).settings() for file in (options.old, options.new)
     ]
     recordings = read_all(options.recordings)
+    gc.freeze()  # what is read stays: the collector need not walk it again and again
     report = asyncio.run(compare(settings, recordings, options.principal, options.examples))
     broken = [one.text for one in conditions if one.holds(report)]
     if as_json:
