@@ -263,6 +263,9 @@ class Carriage:
         exchange = self.exchange
         if exchange.denial is not None:
             self.fail(exchange.denial)
+        elif exchange.from_cache and not self.pipeline.after_cache:
+            assert exchange.response is not None
+            self._send_whole(exchange.response)  # a hit that no transform sees
         else:
             self.stage = RESPOND
             self.run(self.pipeline.response(exchange), self._answered_here)

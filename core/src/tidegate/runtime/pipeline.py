@@ -59,6 +59,7 @@ class Pipeline:
     __slots__ = (
         "_after",
         "_stored",
+        "after_cache",
         "anonymous",
         "body_at",
         "events",
@@ -121,6 +122,9 @@ class Pipeline:
             self.stored_at = len(transforms)
             transforms.extend(phase("cache_store"))
         self.transforms = tuple(transforms)
+        self.after_cache = tuple(
+            step for step in transforms[self.stored_at :] if step.hook != "cache_store"
+        )
         self._stored = self.stored_at + len(phase("cache_store"))
         self.fetch_at = next(i for i, step in enumerate(steps) if step.hook == "route")
         self.events = tuple(
@@ -258,7 +262,7 @@ class Pipeline:
         """The transforms that an answer made here still meets."""
         answered: Step = exchange.answered_by
         if exchange.from_cache:
-            return tuple(s for s in self.transforms[self.stored_at :] if s.hook != "cache_store")
+            return self.after_cache
         transforms = (s for s in self.transforms if s.hook != "cache_store")
         if answered.hook == "route":
             return tuple(transforms)
