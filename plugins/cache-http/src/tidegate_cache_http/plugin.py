@@ -31,6 +31,7 @@ class CacheHttp(Plugin[CacheConfig]):
     """See the README."""
 
     Config = CacheConfig
+    codes = (purging.PURGE_NOT_ALLOWED, purging.BAD_PURGE, purging.PURGE_FAILED)
 
     store: Store
 

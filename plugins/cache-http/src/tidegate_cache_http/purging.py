@@ -13,12 +13,18 @@ from typing import Any, Final
 import orjson
 from mitmproxy import http
 
-from tidegate.api import Exchange
+from tidegate.api import ErrorCode, Exchange
 from tidegate.api.messages import make_response
 
 from .options import CacheConfig, RuleBook, may_purge
 from .tiers.changes import SCOPES, Scope
 from .tiers.store import Store
+
+PURGE_NOT_ALLOWED: Final = ErrorCode("purge_not_allowed", 403, "This principal may not purge.")
+BAD_PURGE: Final = ErrorCode(
+    "bad_purge", 400, "Purge-Scope is url, prefix, tag (with Purge-Tag) or all."
+)
+PURGE_FAILED: Final = ErrorCode("purge_failed", 503, "The cache could not be written.")
 
 _JSON: Final = (b"content-type", b"application/json")
 
@@ -29,16 +35,12 @@ def answer(
     """Refuse, or purge and say how many entries that was."""
     principal = exchange.principal
     if principal is None or not may_purge(config.purge, principal.id):
-        return _json(exchange, 403, {"error": {"code": "purge_not_allowed",
-                     "message": "This principal may not purge.",
-                     "request_id": exchange.id}})  # fmt: skip
+        return _refused(exchange, PURGE_NOT_ALLOWED)
     scope = exchange.header("purge-scope") or ("tag" if exchange.header("purge-tag") else "url")
     found: Scope | None = next((known for known in SCOPES if known == scope), None)
     value = url_of(rules, exchange) if found != "tag" else exchange.header("purge-tag") or ""
     if found is None or (found == "tag" and not value):
-        return _json(exchange, 400, {"error": {"code": "bad_purge",
-                     "message": "Purge-Scope is url, prefix, tag (with Purge-Tag) or all.",
-                     "request_id": exchange.id}})  # fmt: skip
+        return _refused(exchange, BAD_PURGE)
     soft = (exchange.header("purge-mode") or "").lower() == "soft"
     return _purge(store, exchange, found, value, soft=soft)
 
@@ -64,11 +66,14 @@ async def _purge(
     store.purge(scope, value.encode("latin-1", "replace"), soft=soft, done=done)
     number = await count
     if number is None:
-        return _json(exchange, 503, {"error": {"code": "purge_failed",
-                     "message": "The cache could not be written.",
-                     "request_id": exchange.id}})  # fmt: skip
+        return _refused(exchange, PURGE_FAILED)
     exchange.notes["purged"] = number
     return _json(exchange, 200, {"purged": number, "scope": scope, "soft": soft})
+
+
+def _refused(exchange: Exchange, code: ErrorCode) -> http.Response:
+    error = {"code": code.code, "message": code.message, "request_id": exchange.id}
+    return _json(exchange, code.status, {"error": error})
 
 
 def _json(exchange: Exchange, status: int, value: Any) -> http.Response:
