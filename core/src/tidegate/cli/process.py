@@ -105,10 +105,10 @@ class WorkerProcess:
         finally:
             self._waiting.pop(number, None)
 
-    def drain(self, seconds: float) -> None:
-        """Tell it to finish within `seconds` and leave."""
+    def drain(self, seconds: float, *, last: bool) -> None:
+        """Tell it to finish within `seconds` and leave. `last`: it has no successor."""
         self.ready, self.draining = False, True
-        self._channel.send({"do": "drain", "seconds": seconds})
+        self._channel.send({"do": "drain", "seconds": seconds, "last": last})
 
     async def wait(self, limit: float | None = None) -> None:
         """Until it has ended, killing it after `limit` seconds."""

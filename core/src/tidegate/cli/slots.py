@@ -32,6 +32,7 @@ class Slot:
         self.restarts = 0
         self.stopping = False
         self._alive: set[WorkerProcess] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._start_message = start_message
         self._admit = admit
         self._stdout = stdout
@@ -55,13 +56,19 @@ class Slot:
         self.worker = await self.start()
         log.info("worker %d (slot %d) is ready", self.worker.pid, self.index)
 
-    async def replace(self, drain: float) -> None:
-        """Put a successor on the sockets, then let the present worker go. Raises ConfigError."""
+    async def replace(self, drain: float, grace: float) -> None:
+        """Put a successor on the sockets, then let the present worker go. Raises ConfigError.
+
+        One that hangs, and so does not leave within `drain` + `grace` seconds, is killed.
+        """
         successor = await self.start()
         old, self.worker = self.worker, successor
         if old is not None:
             log.info("worker %d takes over from %d (slot %d)", successor.pid, old.pid, self.index)
-            old.drain(drain)
+            old.drain(drain, last=False)
+            leaving = asyncio.create_task(old.wait(drain + grace))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
     async def stop(self, drain: float, grace: float) -> None:
         """Let every worker go within `drain` seconds; after `grace` more they are killed."""
@@ -70,7 +77,7 @@ class Slot:
             self._reviving.cancel()
         for worker in self._alive:
             if worker.ready or worker.draining:
-                worker.drain(drain)
+                worker.drain(drain, last=True)
             else:
                 worker.kill()  # it has nothing in progress yet
         await asyncio.gather(*(worker.wait(drain + grace) for worker in self._alive))

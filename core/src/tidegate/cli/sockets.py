@@ -2,13 +2,19 @@
 
 Each worker slot has its own socket per listener (SO_REUSEPORT: the kernel spreads connections
 over them). A slot's socket lives as long as the node: connections that wait in its accept queue
-while a worker is replaced are taken by the successor.
+while a worker is replaced are taken by the successor. When the node ends, the queue is emptied
+before the socket is closed: closing it resets what waits there.
 """
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import errno
 import socket
+import struct
+import sys
+from collections.abc import Iterable
 from typing import Final
 
 from tidegate.runtime.intercepts import Intercept
@@ -107,3 +113,59 @@ def bind_status(address: str) -> socket.socket:
     """The socket of the status endpoints. Raises ConfigError."""
     host, port = split_address(address)
     return bind(host, port, shared=False)
+
+
+# -- the end of a socket ------------------------------------------------------------------------
+
+HANDSHAKE: Final = 0.2
+"""Seconds in which connections that are being made reach the accept queue."""
+EMPTY: Final = 2.0
+"""Seconds in which a worker must have accepted what waits."""
+
+SO_ATTACH_FILTER: Final = 26
+TCPI_UNACKED: Final = 24
+"""Offset in `struct tcp_info`; of a listening socket, the length of its accept queue."""
+DROP_SYN: Final = b"".join(
+    struct.pack("=HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load byte 13 of the TCP header: the flags
+        (0x45, 0, 1, 0x02),  # SYN?
+        (0x06, 0, 0, 0),  # drop it
+        (0x06, 0, 0, 0xFFFFFFFF),  # keep all else: the last ACK of a handshake, data
+    )
+)
+"""A classic BPF program: whoever connects now is not answered, and asks again in a second."""
+
+
+async def empty_queues(sockets: Iterable[socket.socket]) -> None:
+    """Let no new connection in, and wait until those that are in have been accepted."""
+    if sys.platform != "linux":
+        return
+    queues = list(sockets)
+    for sock in queues:
+        deafen(sock)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + EMPTY
+    await asyncio.sleep(HANDSHAKE)
+    while loop.time() < end:
+        if not any(map(waiting, queues)):
+            return
+        await asyncio.sleep(0.01)
+
+
+def deafen(sock: socket.socket) -> None:
+    """Have the kernel drop what asks for a new connection to a listening socket."""
+    program = ctypes.create_string_buffer(DROP_SYN, len(DROP_SYN))
+    count = len(DROP_SYN) // 8
+    try:
+        sock.setsockopt(
+            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", count, ctypes.addressof(program))
+        )
+    except OSError:  # a sandbox without it: who connects in the last milliseconds is reset
+        pass
+
+
+def waiting(sock: socket.socket) -> int:
+    """How many connections wait in the accept queue of a listening socket."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_UNACKED + 4)
+    return int.from_bytes(info[TCPI_UNACKED:], sys.byteorder)

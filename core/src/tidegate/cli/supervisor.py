@@ -207,7 +207,7 @@ class Supervisor:
         problems: tuple[Problem, ...] = ()
         try:
             for slot in self.slots:
-                await slot.replace(drain)
+                await slot.replace(drain, GRACE)
         except ConfigError as error:
             problems = error.problems
             for problem in problems:

@@ -6,7 +6,8 @@ The supervisor asks (`do`), and where the question has an `id` the worker answer
     prepare {source, revision, shared}    load the next configuration beside the current one
     commit / abort                        put it in force / let it go
     stats                                 pid, active, counters, rss
-    drain {seconds}                       finish what is in progress, then exit
+    drain {seconds, last}                 finish what is in progress, then exit; `last`: no
+                                          successor takes the sockets
 
 The worker tells (`event`): ready, failed {problems}, drained. A closed channel means that the
 other side is gone: a worker without supervisor drains and exits.

@@ -24,6 +24,7 @@ from tidegate.runtime.problems import ConfigError, Problem
 from tidegate.runtime.settings import Settings
 
 from . import logs
+from .sockets import empty_queues
 from .source import Source, pinned
 from .wire import Channel, Message, problems_to_wire
 
@@ -46,7 +47,7 @@ class Worker:
         self.prepared: tuple[int, Settings, Generation] | None = None
         self.leaving = asyncio.Event()
         self.drain_seconds: float | None = None
-        self.orphaned = False
+        self.last = False
 
     async def serve(self) -> None:
         """Serve until told to leave, or until the supervisor is gone."""
@@ -73,9 +74,12 @@ class Worker:
         seconds = self.drain_seconds
         if seconds is None:
             seconds = self.settings.gateway.deadlines.drain
+        if self.last:  # no successor takes what waits in the accept queues
+            self.engine.part()
+            await empty_queues(self.sockets.values())
         draining = asyncio.create_task(self.engine.drain(seconds))
         await asyncio.sleep(0)
-        if self.orphaned:  # no successor takes the accept queue: give the port back at once
+        if self.last:  # give the port back at once
             for sock in self.sockets.values():
                 sock.shutdown(socket.SHUT_RDWR)
         await draining
@@ -100,9 +104,9 @@ class Worker:
                 case "shadows":
                     self._reply(message, value=self.runtime.shadows.to_json())
                 case "drain":
-                    self.drain_seconds = message["seconds"]
+                    self.drain_seconds, self.last = message["seconds"], message["last"]
                     self.leaving.set()
-        self.orphaned = True
+        self.last = True
         self.leaving.set()
 
     def _reply(self, message: Message, **body: Any) -> None:

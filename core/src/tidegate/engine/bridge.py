@@ -44,8 +44,8 @@ class Bridge:
     def __init__(self, master: Master) -> None:
         self.master = master
         self.active = 0
+        self.parting = False
         self.draining = False
-        self.drained = asyncio.Event()
         self.proxies = TrustedProxies(master.gateway.trusted_proxies)
 
     def reconfigure(self) -> None:
@@ -55,17 +55,13 @@ class Bridge:
     def closed(self) -> None:
         """A call is over."""
         self.active -= 1
-        if self.draining and not self.active:
-            self.drained.set()
 
-    def drain(self) -> None:
-        """From now on answers say that the connection closes; `drained` is set after the last."""
-        self.draining = True
+    def part(self) -> None:
+        """From now on answers say that their connection closes. Idle ones stay open."""
+        self.parting = True
         for handler in self.master.handlers:
             for call in handler.calls:
                 call.close = True
-        if not self.active:
-            self.drained.set()
 
     # -- hooks --------------------------------------------------------------------------------
 
@@ -142,7 +138,7 @@ class Bridge:
                 pipeline = Pipeline(pipeline.generation, ())
         call = Call(handler, exchange, pipeline)
         self.active += 1
-        call.close = self.draining
+        call.close = self.parting
         call.unread = flow.metadata[UNREAD]
         flow.metadata[CALL] = call
         exchange.upstream = origin

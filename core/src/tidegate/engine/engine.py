@@ -10,7 +10,7 @@ from contextlib import suppress
 from socket import socket
 from typing import Any, Final
 
-from tidegate.runtime.lifecycle import Runtime
+from tidegate.runtime.lifecycle import LAST_CALL, Runtime
 from tidegate.runtime.settings import Settings
 
 from .lanes import Lane
@@ -20,8 +20,6 @@ log = logging.getLogger("tidegate.engine")
 
 TICK: Final = 0.25
 """Seconds between looks at the deadlines of connections."""
-LAST_CALL: Final = 0.5
-"""Seconds in which connections accepted just before a drain may still send their request."""
 GRACE: Final = 1.0
 """Seconds for the last bytes of exchanges that a drain ends."""
 
@@ -85,37 +83,45 @@ class Engine:
         if self._lane is not None:
             self._lane.reconfigure(settings)
 
+    def part(self) -> None:
+        """From now on every answer says that its connection closes; new ones are accepted."""
+        if self._master is not None:
+            self._master.bridge.part()
+        if self._lane is not None:
+            self._lane.draining = True
+
     async def drain(self, seconds: float) -> None:
         """Accept nothing more; wait for the exchanges in progress, then end what is left."""
         master = self._master
         if master is None:
             return
         await master.stop_servers()
-        await self._last_call(master, seconds)
-        master.bridge.drain()
+        self.part()
+        if any(x.cert for x in self._settings.gateway.listen):  # handshakes have no client yet
+            await asyncio.sleep(min(LAST_CALL, seconds))
+        master.bridge.draining = True
         if self._lane is not None:
-            await asyncio.gather(self._lane.drain(seconds), self._drained(master, seconds))
+            await asyncio.gather(self._lane.drain(seconds), self._drain(master, seconds))
         else:
-            await self._drained(master, seconds)
+            await self._drain(master, seconds)
 
-    async def _last_call(self, master: Master, seconds: float) -> None:
-        """Hear connections whose first request is on its way: closing them now would lose it."""
-        deadline = time.monotonic() + min(LAST_CALL, seconds)
-        while time.monotonic() < deadline:
-            if not master.handlers and (self._lane is None or not self._lane.clients):
-                return
-            await asyncio.sleep(0.02)
-
-    @staticmethod
-    async def _drained(master: Master, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(master.bridge.drained.wait(), seconds)
+    async def _drain(self, master: Master, seconds: float) -> None:
+        await self._until_gone(master, seconds)
+        if not master.handlers:
             return
         log.warning("%d exchanges are cut by the end of the drain", master.bridge.active)
         for handler in master.handlers:
             handler.end_calls()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(master.bridge.drained.wait(), GRACE)
+        await self._until_gone(master, GRACE)
+
+    @staticmethod
+    async def _until_gone(master: Master, seconds: float) -> None:
+        """Until every client has left: `Handler.check` closes the idle ones."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if not master.handlers:
+                return
+            await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         """Close everything."""

@@ -22,6 +22,7 @@ from tidegate.api import errors
 from tidegate.api.types import Client
 from tidegate.api.upstream import Upstream
 from tidegate.runtime.dial import DialError
+from tidegate.runtime.lifecycle import LAST_CALL
 
 from .answers import envelope, wire
 from .call import Call
@@ -282,7 +283,7 @@ class Handler(ProxyConnectionHandler):
                     last = wire(envelope(errors.REQUEST_TIMEOUT.denial()))
                     cast(asyncio.StreamWriter, io.writer).write(last)
                 self.close()
-        elif draining or now - self.idle_since > limits.keepalive:
+        elif now - self.idle_since > (LAST_CALL if draining else limits.keepalive):
             self.close()
 
     def end_calls(self) -> None:

@@ -27,10 +27,12 @@ class Lane(Protocol):
     """The other carrier, as the engine starts, drains and stops it.
 
     `handover` is set by the engine: it takes connections that ask for a WebSocket. `clients`
-    are the open connections, `active` counts the exchanges in progress.
+    are the open connections, `active` counts the exchanges in progress. Once `draining` is set,
+    answers say that their connection closes.
     """
 
     handover: Callable[[Any], None] | None
+    draining: bool
 
     @property
     def active(self) -> int: ...

@@ -12,6 +12,7 @@ from tidegate.api import errors
 from tidegate.api.types import Client, Denial
 from tidegate.runtime.heads import HeadError, open_exchange
 from tidegate.runtime.kinds import HOP_BY_HOP
+from tidegate.runtime.lifecycle import LAST_CALL
 from tidegate.runtime.messages import Fields, error_response
 from tidegate.runtime.settings import Listener
 
@@ -212,10 +213,7 @@ class ClientConnection(asyncio.Protocol):
         if self._half_closed:
             self._shut()
         elif not self._reader.started:
-            if lane.draining:
-                self._shut()
-            else:
-                self.deadline = lane.now + lane.keepalive
+            self.deadline = lane.now + (LAST_CALL if lane.draining else lane.keepalive)
         elif not self._heading:
             self._heading = True
             self.deadline = lane.now + lane.head
@@ -383,6 +381,9 @@ class ClientConnection(asyncio.Protocol):
                 self._shut()
 
     def drain(self) -> None:
-        """The worker is to end: close if nothing is in progress."""
+        """The worker is to end: close soon if nothing is in progress.
+
+        Not at once: the next request may be on its way.
+        """
         if self.carriage is None and not self._reader.started and not self._lingering:
-            self._shut()
+            self.deadline = min(self.deadline, self.lane.now + LAST_CALL)
