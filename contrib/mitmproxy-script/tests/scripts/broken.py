@@ -1,0 +1,3 @@
+"""Does not load."""
+
+LIMIT = {}["limit"]

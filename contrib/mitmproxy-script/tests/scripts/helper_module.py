@@ -1,0 +1,3 @@
+"""A module beside the scripts."""
+
+NAME = "x-from-neighbour"

@@ -1,0 +1,5 @@
+"""Stop the flow for a person to look at."""
+
+
+def request(flow):
+    flow.intercept()
