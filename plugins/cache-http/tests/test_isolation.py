@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pytest
 from tidegate_cache_http import CacheHttp
 
-from tidegate.api import Client, Principal
+from tidegate.api import Client, Principal, upstream_from_url
 from tidegate.testing import Harness, Use, make_answer, make_exchange
 from tidegate.testing.contracts import CacheContract, PluginContract
 
@@ -51,6 +53,7 @@ async def ask(harness, principal=None, *, url=URL, method="GET", client=None, **
     headers = {name.replace("_", "-"): value for name, value in fields.items()}
     options = {} if client is None else {"client": client}
     exchange = make_exchange(method, url, headers, principal=principal, **options)
+    exchange.request.data.authority = urlsplit(url).netloc.encode()  # as carriers set it
     await harness.send(exchange)
     return exchange
 
@@ -211,3 +214,15 @@ async def test_who_may_purge(purge, principal, status):
         purged = await ask(harness, principal, method="PURGE")
         assert purged.response.status_code == status
         assert (await ask(harness)).from_cache is (status != 200)
+
+
+async def test_an_intercepted_host_name_is_not_believed():
+    """Who answered is part of the key: a client may name any host towards any address."""
+    async with Harness(use(), answer=reflecting) as harness:
+        for expected in (False, True):
+            for address in ("http://192.0.2.1", "http://192.0.2.66"):
+                exchange = make_exchange("GET", URL)
+                exchange.upstream = upstream_from_url(address)
+                await harness.send(exchange)
+                assert exchange.from_cache is expected
+        assert not (await ask(harness)).from_cache

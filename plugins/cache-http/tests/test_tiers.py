@@ -74,6 +74,15 @@ def test_the_variants_of_a_key_are_bounded(store):
     assert len(store.shelf(key_of("/x")).variants) == 32
 
 
+def test_what_this_worker_wrote_last_is_read_while_its_writes_are_on_their_way(store):
+    for round_ in range(50):
+        for number in range(4):
+            put(store, "/x", b"%d-%d" % (round_, number))
+            assert get(store, "/x") == b"%d-%d" % (round_, number)
+    assert store.drain()
+    assert get(store, "/x") == b"49-3"
+
+
 def test_what_was_asked_for_before_an_invalidation_stays_out(store):
     key = key_of("/x")
     put(store, "/x", b"old")

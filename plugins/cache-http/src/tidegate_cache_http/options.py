@@ -159,17 +159,20 @@ class Rule:
     def key(self, exchange: Exchange) -> Key:
         """The key of a request: its URL verbatim, and the scope that it may use."""
         data = exchange.request.data
-        url = data.scheme + b"://" + data.authority.lower() + data.path
+        authority = data.authority.lower() or exchange.host.encode()
+        url = data.scheme + b"://" + authority + data.path
         if self.recipe is not None:
             url = self.recipe.url(url)
-        client, principal = exchange.client, exchange.principal
+        client, principal, origin = exchange.client, exchange.principal, exchange.upstream
         direct = client.peer == client.address
-        if principal is None and direct and not self.headers:
+        if principal is None and direct and not self.headers and origin is None:
             return Key(url, b"")
         # a trusted proxy told who called: what else it told reaches the origin as well
         names = self.headers if direct else self.headers + _TRUSTED_FORWARDS
         fields: Fields = data.headers.fields
         values = tuple(joined(fields, name) for name in names)
+        if origin is not None:  # intercepted: a Host field alone doesn't say who answered
+            values += (origin.url.encode(),)
         owner = principal.id if principal is not None and self.partition != "shared" else None
         return Key(url, scope(owner, values))
 

@@ -114,16 +114,16 @@ class Shelf:
     """All that is stored under one key, as this worker knows it.
 
     It holds as long as the slot's stamp is the one that it was made under, and the slot's
-    version one of the two that were there before and after the worker's own last write.
+    version one of `versions`: the one that was there, and those of the worker's own writes,
+    which come into the file one after the other.
     """
 
-    __slots__ = ("slot", "stamp", "variants", "version", "written")
+    __slots__ = ("slot", "stamp", "variants", "versions")
 
-    def __init__(self, slot: int, stamp: int, version: int) -> None:
+    def __init__(self, slot: int, stamp: int, versions: tuple[int, ...]) -> None:
         self.slot = slot
         self.stamp = stamp
-        self.version = version
-        self.written = version
+        self.versions = versions
         self.variants: list[Variant] = []
 
     @property
@@ -158,10 +158,12 @@ class Memory:
         if shelf is None:
             return None
         shared, slot = self._shared, shelf.slot
-        version = shared.versions[slot]
-        if shared.stamps[slot] != shelf.stamp or version not in (shelf.version, shelf.written):
+        version, own = shared.versions[slot], shelf.versions
+        if shared.stamps[slot] != shelf.stamp or version not in own:
             self.discard(key)
             return None
+        if len(own) > 1 and version == own[-1]:
+            shelf.versions = (version,)  # all that this worker wrote is in the file
         self._policy.use(key)
         return shelf
 

@@ -24,6 +24,8 @@ from .writer import Writer
 VARIANTS: Final = 32
 """Variants of one key; the one that was validated longest ago goes for a new one."""
 
+OWN_WRITES: Final = 256
+"""Writes of a key that may be on their way to the file at a time, for its shelf to hold."""
 LARGEST: Final = 4
 """A body that takes more than this part of the memory tier is in the file only."""
 
@@ -59,7 +61,7 @@ class Store:
         records = self.disk.load(key)
         if not records:
             return None
-        shelf = Shelf(slot, stamp, version)
+        shelf = Shelf(slot, stamp, (version,))
         shelf.variants = [Variant(r.head, None, r.number, r.chunks) for r in records]
         self.memory.put(key, shelf)
         return shelf
@@ -117,8 +119,8 @@ class Store:
     def _own(self, key: Key, slot: int, version: int) -> Shelf:
         """A copy of the shelf of a key that holds before and after the write of `version`."""
         old = self.shelf(key)
-        shelf = Shelf(slot, self.shared.stamps[slot], self.shared.versions[slot])
-        shelf.written = version
+        known = (self.shared.versions[slot],) if old is None else old.versions[-OWN_WRITES:]
+        shelf = Shelf(slot, self.shared.stamps[slot], (*known, version))
         if old is not None:
             shelf.variants = list(old.variants)
         return shelf
