@@ -39,7 +39,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_member_builds_a_wheel(wheels: Path) -> None:
-    members = {"core", *(p.parent.name for p in ROOT.glob("plugins/*/pyproject.toml"))}
+    folders = [*ROOT.glob("plugins/*/pyproject.toml"), *ROOT.glob("contrib/*/pyproject.toml")]
+    members = {"core", *(p.parent.name for p in folders)}
     built = {p.name.split("-")[0].removeprefix("tidegate_") for p in wheels.glob("*.whl")}
     assert built == {"tidegate", *(m.replace("-", "_") for m in members)}
 
