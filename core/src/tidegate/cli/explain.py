@@ -8,42 +8,53 @@ from typing import Annotated
 import typer
 
 
+Request = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="METHOD PATH, a URL, one quoted curl command, - to read that from standard "
+        "input, or the id of a request that a running node traced. Without: the ids it has."
+    ),
+]
+Header = Annotated[list[str] | None, typer.Option("-H", "--header", help="A field.")]
+Data = Annotated[
+    str | None, typer.Option("-d", "--data", help="The body, or @FILE: then the method is POST.")
+]
+Host = Annotated[str, typer.Option(help="The request's host.")]
+Listener = Annotated[str, typer.Option(help="The listener that it comes in on.")]
+Answer = Annotated[
+    int, typer.Option(min=200, max=599, help="The status that the upstream would answer.")
+]
+AnswerBody = Annotated[str, typer.Option(help="The body that it would answer.")]
+Status = Annotated[
+    str, typer.Option(help="Where a running node serves its status. Default: by --state.")
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(envvar="TIDEGATE_CONFIG", help="Default: ./addons.toml, else built in."),
+]
+Deployment = Annotated[str, typer.Option(envvar="TIDEGATE_DEPLOYMENT", help="The overlay to use.")]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TIDEGATE_STATE", help="The node's state folder; it is copied. Default: .tidegate."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
 def explain(
-    request: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="METHOD PATH, a URL, one quoted curl command, - to read that from standard "
-            "input, or the id of a request that a running node traced. Without: the ids it has."
-        ),
-    ] = None,
-    header: Annotated[list[str] | None, typer.Option("-H", "--header", help="A field.")] = None,
-    data: Annotated[
-        str | None, typer.Option("-d", "--data", help="The body, or @FILE: then POST.")
-    ] = None,
-    host: Annotated[str, typer.Option(help="The request's host.")] = "",
-    listener: Annotated[str, typer.Option(help="The listener it comes in on.")] = "",
-    answer: Annotated[
-        int, typer.Option(min=200, max=599, help="The status that the upstream would answer.")
-    ] = 200,
-    answer_body: Annotated[str, typer.Option(help="The body that it would answer.")] = "",
-    status: Annotated[
-        str, typer.Option(help="Where a running node serves its status. Default: by --state.")
-    ] = "",
-    config: Annotated[
-        Path | None,
-        typer.Option(envvar="TIDEGATE_CONFIG", help="Default: ./addons.toml, else built in."),
-    ] = None,
-    deployment: Annotated[
-        str, typer.Option(envvar="TIDEGATE_DEPLOYMENT", help="The overlay to use.")
-    ] = "",
-    state: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="TIDEGATE_STATE",
-            help="The node's state folder, which is copied. Default: .tidegate.",
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    request: Request = None,
+    header: Header = None,
+    data: Data = None,
+    host: Host = "",
+    listener: Listener = "",
+    answer: Answer = 200,
+    answer_body: AnswerBody = "",
+    status: Status = "",
+    config: Config = None,
+    deployment: Deployment = "",
+    state: State = None,
+    json: Json = False,
 ) -> None:
     """Show what the pipeline does with a request: who decided, why, and how long it took.
 

@@ -176,9 +176,10 @@ def show(rows: list[Row], source: str, examples: int) -> None:
         table.add_column("principal", no_wrap=True)
         table.add_column("for example", overflow="fold")
         for row in own:
+            decision: str = row["decision"]
             table.add_row(
                 str(row["count"]),
-                Text(WORDS.get(row["decision"], row["decision"]), _STYLES.get(row["decision"]) or ""),
+                Text(WORDS.get(decision, decision), style=_STYLES.get(decision, "")),
                 row["phase"],
                 Text(row["principal"]),
                 example_lines(row["examples"][:examples]),

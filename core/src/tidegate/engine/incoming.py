@@ -41,7 +41,8 @@ async def receive_head(bridge: Bridge, call: Call, flow: http.HTTPFlow) -> None:
         call.response_limit = STREAM_OVER
         return
     try:
-        decoder = decoder_of(response) if sse and pipeline.events else None
+        sees = sse and pipeline.sees_events(response)
+        decoder = decoder_of(response) if sees else None
     except Undecodable:
         call.refused = errors.UPSTREAM_PROTOCOL_ERROR.denial()
         return
@@ -53,9 +54,10 @@ async def receive_head(bridge: Bridge, call: Call, flow: http.HTTPFlow) -> None:
         call.replaced = True
         flow.response = whole(exchange, response, close=call.close)
     else:
-        untouched = not (sse and pipeline.events)
-        flow.response = streamed(exchange, response, keep_length=untouched, close=call.close)
-        call.relay = Relay(exchange, pipeline, sinks, sse=sse, decoder=decoder)
+        flow.response = streamed(
+            exchange, response, keep_length=not (sees and pipeline.decodes), close=call.close
+        )
+        call.relay = Relay(exchange, pipeline, sinks, sse=sse, parsed=sees, decoder=decoder)
 
 
 async def receive_whole(bridge: Bridge, call: Call, flow: http.HTTPFlow) -> None:

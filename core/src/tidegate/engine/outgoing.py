@@ -64,7 +64,7 @@ def rebuild(bridge: Bridge, call: Call, flow: http.HTTPFlow, upstream: Upstream)
         if wanted != "websocket" or not upstream.websocket:
             return errors.UPGRADE_NOT_ALLOWED.denial()
         fields += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
-    if call.pipeline.events or call.pipeline.gather_response:
+    if call.pipeline.decodes or call.pipeline.gather_response:
         fields = [field for field in fields if field[0].lower() != b"accept-encoding"]
         fields.append((b"accept-encoding", b"identity"))
     content = request.data.content if call.gathering else None

@@ -33,13 +33,14 @@ class Relay:
         sinks: Sequence[SafeSink],
         *,
         sse: bool,
+        parsed: bool,
         decoder: Decoder | None = None,
     ) -> None:
         self._exchange = exchange
         self._pipeline = pipeline
         self._sinks = sinks
         self._sse = sse
-        self._parser = SseParser() if sse and pipeline.events else None
+        self._parser = SseParser() if parsed else None
         self._decoder = decoder
         self.trailers: http.Headers | None = None
 

@@ -162,13 +162,17 @@ class Answer:
         if reader.failed:
             carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
             return
-        if self.events and not reader.head_only and (carriage.pipeline.events or self._codec):
+        if (
+            self.events
+            and not reader.head_only
+            and (self._codec or carriage.pipeline.sees_events(response))
+        ):
             try:
                 self._events = EventPipe(carriage, self._codec, response)
             except ValueError:  # encoded in a way that is not known here
                 carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
                 return
-        elif reader.complete and reader.trailers is None:
+        if reader.complete and reader.trailers is None and not self._rewrites:
             self._send_complete(response, origin, delivery)
             return
         self._begin_stream(response, origin)
@@ -181,6 +185,8 @@ class Answer:
         carriage = self.carriage
         reader = origin.reader
         content = reader.take()
+        if self._events is not None:
+            content = self._events.feed(content, complete=True)
         declared = reader.length if reader.head_only or response.status_code == 304 else None
         delivery.complete()
         if self._sinks:
@@ -237,7 +243,7 @@ class Answer:
         fields = client_fields(carriage.exchange, response)
         if reader.head_only or response.data.status_code in BODYLESS:
             self._silent = True
-        elif reader.length is not None and self._events is None and reader.trailers is None:
+        elif reader.length is not None and not self._rewrites and reader.trailers is None:
             fields.append((b"content-length", b"%d" % reader.length))
         elif carriage.incoming.version == b"HTTP/1.1":
             self._chunked = True
@@ -247,6 +253,12 @@ class Answer:
         if self._events is None:
             rest = self._framed(self._pass(reader.take()))
         self._write_head(response, fields, rest)
+
+    @property
+    def _rewrites(self) -> bool:
+        """Whether what is sent of a stream may differ from what came."""
+        rewriting = self._codec is not None or self.carriage.pipeline.decodes
+        return self._events is not None and rewriting
 
     def _pass(self, data: bytes) -> bytes:
         if data:

@@ -144,7 +144,7 @@ class Delivery:
             forwarding=lane.forwarding,
             trusted=carriage.connection.trusted,
         )
-        if carriage.pipeline.events or leaf.codec is not None:
+        if carriage.pipeline.decodes or leaf.codec is not None:
             fields = [field for field in fields if field[0].lower() != b"accept-encoding"]
             fields.append(_IDENTITY)
         method = request.data.method

@@ -62,6 +62,7 @@ class Pipeline:
         "after_cache",
         "anonymous",
         "body_at",
+        "decodes",
         "events",
         "fetch_at",
         "gather_response",
@@ -130,6 +131,7 @@ class Pipeline:
         self.events = tuple(
             own["transform_event"] for _, own in backwards if "transform_event" in own
         )
+        self.decodes = any(not step.shadow for step in self.events)  # else nothing may change
         self.logs = tuple(phase("log"))
         self.logs_suspend = any(step.is_async for step in self.logs)
         self._needs(compiled)
@@ -284,6 +286,13 @@ class Pipeline:
         exchange.response, exchange.denial = response, None
         exchange.from_cache, exchange.answered_by = True, CORE
         return True
+
+    def sees_events(self, response: http.Response) -> bool:
+        """Whether event hooks run on a stream. An encoded one is not decoded for shadow mode."""
+        if self.decodes or not self.events:
+            return self.decodes
+        names = [name.lower() for name, _ in response.data.headers.fields]
+        return b"content-encoding" not in names
 
     def event(self, exchange: Exchange, event: Event) -> Sequence[Event]:
         """Run the event transforms over one event; what is sent instead of it.

@@ -232,10 +232,6 @@ class Trace:
             return "runs after the answer"
         if hook == "transform_event":
             return "no event passed"
-        ended = next((e for e in self.entries if e.result in ("denial", "response")), None)
-        if ended is not None:
-            by = "core" if ended.addon == "core" else ended.addon
-            return f"not reached: {by} ended it in {ended.hook}"
         return "not reached"
 
 

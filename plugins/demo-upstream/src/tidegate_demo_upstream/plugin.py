@@ -66,6 +66,10 @@ class DemoUpstream(Plugin[DemoUpstreamConfig]):
         )
         return self.upstream if isinstance(found, Match) else None
 
+    def explain(self, hook: str, exchange: Exchange) -> str:
+        """Which paths it serves."""
+        return f"serves {', '.join(self.config.paths)}"
+
     @hook
     async def shutdown(self) -> None:
         """Close the server, cut what it still says."""

@@ -51,6 +51,13 @@ class RouteStatic(Plugin[RouteStaticConfig]):
             exchange.stash[ROUTE_PARAMS] = match.params
         return match.value
 
+    def explain(self, hook: str, exchange: Exchange) -> str:
+        """Which routes it has."""
+        routes = self.config.routes
+        names = [f"{'' if route.host == '*' else route.host}{route.path}" for route in routes[:8]]
+        more = f" and {len(routes) - 8} more" if len(routes) > 8 else ""
+        return f"routes {', '.join(names)}{more}"
+
 
 def files(route: Route, where: str, base: Path) -> Tls:
     """The TLS options, with whole paths. Raises ValueError for a file that is not there."""

@@ -7,7 +7,7 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 from tidegate.runtime.problems import ConfigError, Problem
 
@@ -26,15 +26,19 @@ _VALUED: Final = {
 _FLAGS: Final = {"-G": "get", "--get": "get", "-I": "head", "--head": "head",
                  "--compressed": "compressed", "-0": "http10", "--http1.0": "http10"}  # fmt: skip
 _IGNORED: Final = frozenset(
-    "-k --insecure -s --silent -S --show-error -v --verbose -i --include -L --location -N --no-buffer"
-    " -f --fail --fail-with-body -g --globoff -# --progress-bar -O --remote-name -4 -6 -J -n --netrc"
-    " --http1.1 --http2 --http2-prior-knowledge --tlsv1.2 --tlsv1.3 --no-progress-meter"
-    " --path-as-is --tcp-nodelay --no-keepalive --raw -q".split()
+    """
+    -k --insecure -s --silent -S --show-error -v --verbose -i --include -L --location -N --no-buffer
+    -f --fail --fail-with-body -g --globoff -# --progress-bar -O --remote-name -4 -6 -J -n --netrc
+    --http1.1 --http2 --http2-prior-knowledge --tlsv1.2 --tlsv1.3 --no-progress-meter -q --raw
+    --path-as-is --tcp-nodelay --no-keepalive
+    """.split()  # noqa: SIM905, a list would be long
 )
 _IGNORED_VALUED: Final = frozenset(
-    "-o --output -w --write-out -m --max-time --connect-timeout -x --proxy --noproxy --resolve"
-    " --connect-to --cacert --capath -E --cert --key --retry --retry-delay --max-redirs -c"
-    " --cookie-jar -D --dump-header --limit-rate --interface --ciphers -C -K --stderr -U".split()
+    """
+    -o --output -w --write-out -m --max-time --connect-timeout -x --proxy --noproxy --resolve
+    --connect-to --cacert --capath -E --cert --key --retry --retry-delay --max-redirs -c -C -K -U
+    --cookie-jar -D --dump-header --limit-rate --interface --ciphers --stderr
+    """.split()  # noqa: SIM905
 )
 
 
@@ -205,8 +209,8 @@ def apply(command: Command, options: list[tuple[str, str]]) -> list[bytes]:
                 bodies.append(value.encode())
             case "encoded":
                 key, equals, content = value.partition("=")
-                bodies.append((key + equals + quote(content, safe="")).encode() if equals
-                              else quote(value, safe="").encode())  # fmt: skip
+                bodies.append((key + equals + quote_plus(content)).encode() if equals
+                              else quote_plus(value).encode())  # fmt: skip
     return bodies
 
 

@@ -18,18 +18,19 @@ from mitmproxy import http
 
 from tidegate.api.exchange import Exchange
 from tidegate.api.types import Client
+from tidegate.cli import bootstrap
+from tidegate.cli.source import worker_count
 from tidegate.runtime.drive import Deadline
 from tidegate.runtime.guard import watch
 from tidegate.runtime.heads import HeadError, open_exchange
 from tidegate.runtime.lifecycle import Host, Runtime
+from tidegate.runtime.logqueue import LogQueue
 from tidegate.runtime.messages import make_response
 from tidegate.runtime.offline import Offline
 from tidegate.runtime.pipeline import Pipeline
 from tidegate.runtime.settings import Settings
 from tidegate.runtime.trace import Trace
 
-from .. import bootstrap
-from ..source import worker_count
 from .command import Command, refused
 
 COPIED: Final = 1024 * 1024
@@ -55,10 +56,10 @@ class StandIn:
         return make_response(self.status, b"", fields, content, 0.0)
 
 
-class Quiet(Runtime):
-    """A runtime whose `log` hooks don't run: nothing is written down of what did not happen."""
+class Unlogged(LogQueue):
+    """In place of the queue: nothing is written down of what did not happen."""
 
-    def log(self, pipeline: Pipeline, exchange: Exchange) -> None:
+    def put(self, pipeline: Pipeline, exchange: Exchange) -> None:
         pipeline.generation.release()
 
 
@@ -78,7 +79,8 @@ async def run(
     exchange = exchange_of(settings, command, listener)
     workers = worker_count(settings)
     shared = bootstrap.run(settings, Host(state, workers)).shared
-    runtime = Quiet(Host(state, workers, shared))
+    runtime = Runtime(Host(state, workers, shared))
+    runtime.logs = Unlogged(runtime.background, runtime.counters)
     runtime.commit(await runtime.prepare(settings))
     trace = exchange.trace = Trace(forced=True)
     loop, task = asyncio.get_running_loop(), asyncio.current_task()

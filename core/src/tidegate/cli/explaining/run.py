@@ -11,16 +11,18 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from ..check import print_json
-from ..node import ask, status_url
-from ..source import STATE, find
+from tidegate.cli.check import print_json
+from tidegate.cli.node import ask, status_url
+from tidegate.cli.source import STATE, find
+
 from . import command
 from .offline import StandIn, explain
 from .show import show
 
 REQUEST_ID: Final = re.compile(r"[0-9a-f]{24}")
 OFFLINE: Final = (
-    "Values are hashed. Nothing was sent: the upstream's answer is a stand-in (--answer)."
+    "Values are hashed; times are those of a first call. Nothing was sent: the upstream's answer "
+    "is a stand-in (--answer)."
 )
 
 

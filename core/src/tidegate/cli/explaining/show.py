@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-MARKS: Final = {"yes": ("✓", "green"), "no": ("✗", "bold red"), "nothing": ("–", "dim"),
+MARKS: Final = {"yes": ("✓", "green"), "no": ("✗", "bold red"), "nothing": ("-", "dim"),
                 "skipped": ("·", "dim")}  # fmt: skip
 
 NOTHING: Final = {
-    "authenticate": "not its kind of credential",
+    "authenticate": "found no credential of its kind",
     "authorize": "no objection",
     "transform_request": "changed nothing",
     "cache_lookup": "not in the cache",
-    "route": "none of its routes",
+    "route": "no route of its own",
     "cache_store": "does not keep this answer",
     "transform_response": "changed nothing",
     "transform_event": "changed nothing",
@@ -33,6 +33,18 @@ SAID: Final = {
     "events": "changed events",
     "raised": "failed: {}",
 }
+
+
+WOULD: Final = {
+    "deny": "would say no:",
+    "change": "would change",
+    "answer": "would answer itself:",
+    "route": "would route to",
+    "authenticate": "would say that the caller is",
+    "store": "would keep the answer",
+    "fail": "would fail:",
+}
+"""What a shadow addon would do."""
 
 
 def show(trace: dict[str, Any], note: str = "") -> None:
@@ -92,7 +104,7 @@ def steps(trace: dict[str, Any]) -> Table:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold", ratio=1)
+    table.add_column(overflow="fold")
     table.add_column(justify="right", no_wrap=True, style="dim")
     before_upstream = True
     for phase in trace["phases"]:
@@ -155,18 +167,31 @@ def said(phase: str, step: dict[str, Any]) -> Text:
     if step["result"] == "skipped":
         return Text(step["why"], style="dim")
     if step["mode"] == "shadow":
-        would = ", ".join(step["shadows"])
-        text = f"would have: {would}" if would else "would have done nothing"
+        would = "; ".join(would_have(text) for text in step["shadows"])
+        text = would or "would have done nothing"
         return Text(text, style="yellow" if would else "dim")
     if step["result"] == "nothing" and not step["changed"]:
         text = NOTHING[phase]
-        return Text(f"{text} ({step['why']})" if step["why"] else text, style="dim")
+        return Text(f"{text}: {step['why']}" if step["why"] else text, style="dim")
     parts = []
     if step["result"] != "nothing":
         parts.append(SAID[step["result"]].format(step["detail"]))
     if step["changed"]:
-        parts.append("changed " + ", ".join(step["changed"]))
+        parts.append("; ".join(change(text) for text in step["changed"]))
     return Text("; ".join(parts))
+
+
+def would_have(text: str) -> str:
+    """A shadow decision in words."""
+    decision, _, detail = text.partition(" ")
+    return f"{WOULD.get(decision, decision)} {detail}".rstrip()
+
+
+def change(text: str) -> str:
+    """`+name #hash` in words."""
+    if text[:1] in "+-":
+        return ("adds " if text[0] == "+" else "removes ") + text[1:]
+    return f"sets {text}"
 
 
 def times(step: dict[str, Any]) -> str:
