@@ -22,13 +22,6 @@ app = typer.Typer(
     help="A programmable proxy: one gateway, made of plugins, configured by addons.toml.",
     epilog="Addons add verbs of their own, such as `tidegate keys`: see `tidegate plugins`.",
 )
-app.add_typer(addons.app, name="addons")
-app.add_typer(ca.app, name="ca")
-app.add_typer(redirect.app, name="redirect")
-app.add_typer(shadow.app, name="shadow")
-explain.register(app)
-recorded.register(app)
-
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -198,6 +191,15 @@ def version() -> None:
     from importlib.metadata import version as installed
 
     print(f"tidegate {installed('tidegate-core')}")
+
+
+# Verbs of their own files, listed in the help after those above.
+app.add_typer(addons.app, name="addons")
+app.add_typer(ca.app, name="ca")
+app.add_typer(redirect.app, name="redirect")
+app.add_typer(shadow.app, name="shadow")
+explain.register(app)
+recorded.register(app)
 
 
 def one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:
