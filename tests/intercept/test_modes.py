@@ -1,0 +1,153 @@
+"""Several ways in at once, each with its own addons; what is neither TLS nor HTTP; refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from .network import LISTED, OTHER, V4, Network, Node, needs_network
+
+pytestmark = [needs_network, pytest.mark.xdist_group("intercept-modes")]
+
+GATEWAY = "10.7.1.1"
+HELLO = "hello from the origin"
+MODES = ("transparent", "regular", "socks5", "reverse", "upstream")
+
+CONFIG = f"""
+[gateway]
+environment = "staging"
+workers = 2
+deadlines = {{ drain = "1s" }}
+listen = [{{ name = "front", address = "{GATEWAY}:8080" }}]
+
+[[intercept]]
+mode = "transparent@0"
+allow_hosts = ["*.listed.test"]
+on_refused = "pass"
+raw_tcp = true
+upstream_ca = "ORIGIN_CA"
+
+[[intercept]]
+mode = "regular@{GATEWAY}:3128"
+allow_hosts = ["*.listed.test"]
+upstream_ca = "ORIGIN_CA"
+
+[[intercept]]
+mode = "socks5@{GATEWAY}:1080"
+allow_hosts = ["*.listed.test"]
+upstream_ca = "ORIGIN_CA"
+
+[[intercept]]
+mode = "reverse:https://{LISTED}@{GATEWAY}:8443"
+upstream_ca = "ORIGIN_CA"
+
+[[intercept]]
+mode = "upstream:http://{GATEWAY}:3128@{GATEWAY}:3129"
+allow_hosts = ["chained.test"]
+upstream_ca = "ORIGIN_CA"
+
+[[addon]]
+use = "route-static"
+scope = {{ listeners = ["front"] }}
+routes = [{{ path = "/", upstream = "http://{V4}" }}]
+
+[[addon]]
+use = "log-access"
+""" + "".join(
+    f"""
+[[addon]]
+use = "transform-headers"
+name = "mark-{name}"
+scope = {{ listeners = ["{name}"] }}
+response.set = {{ x-way-in = "{name}" }}
+"""
+    for name in (*MODES, "front")
+)
+
+
+@pytest.fixture(scope="module")
+def node(up: Callable[..., Node]) -> Node:
+    made = up(CONFIG)
+    made.redirect(80, 443, 9000)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("way_in", "options", "url"),
+    [
+        ("transparent", (), f"https://{LISTED}/modes"),
+        ("regular", ("-x", f"http://{GATEWAY}:3128"), f"https://{LISTED}/modes"),
+        ("regular", ("-x", f"http://{GATEWAY}:3128"), f"http://{LISTED}/modes"),
+        ("socks5", ("-x", f"socks5h://{GATEWAY}:1080"), f"https://{LISTED}/modes"),
+        ("socks5", ("-x", f"socks5://{GATEWAY}:1080"), f"http://{LISTED}/modes"),
+        ("reverse", ("--resolve", f"{LISTED}:8443:{GATEWAY}"), f"https://{LISTED}:8443/modes"),
+        ("regular", ("-x", f"http://{GATEWAY}:3129"), f"https://{LISTED}/modes"),
+        ("front", (), f"http://{GATEWAY}:8080/modes"),
+    ],
+)
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+def test_each_way_in_has_its_own_addons(
+    network: Network, node: Node, way_in: str, options: tuple[str, ...], url: str, version: str
+) -> None:
+    if way_in == "front" and version == "--http2":
+        pytest.skip("an upgrade of cleartext to HTTP/2 is refused on gateway listeners")
+    shown = "\n%{header_json}"
+    got = network.run("curl", "-sS", version, *options, "-w", shown, url, env=node.trust)
+    body, _, fields = got.stdout.partition("\n")
+    assert body == HELLO, got.stderr
+    assert f'"x-way-in":["{way_in}"]' in fields.replace("\n", "")
+
+
+def test_a_host_that_is_not_listed_passes_every_explicit_proxy(
+    network: Network, node: Node
+) -> None:
+    for proxy in (f"http://{GATEWAY}:3128", f"socks5h://{GATEWAY}:1080", f"http://{GATEWAY}:3129"):
+        for scheme in ("https", "http"):
+            got = network.run(
+                "curl", "-sS", "-v", "-x", proxy, f"{scheme}://{OTHER}/passes",
+                env={"CURL_CA_BUNDLE": str(network.ca)},
+            )  # fmt: skip
+            assert got.stdout == HELLO, got.stderr
+            assert "x-way-in" not in got.stderr
+    assert [line for line in node.logged if line["host"] == OTHER] == []
+
+
+def test_bytes_of_another_protocol_pass_where_they_may(network: Network, node: Node) -> None:
+    program = (
+        "import socket\n"
+        f"s = socket.create_connection(('{V4}', 9000)); s.settimeout(10)\n"
+        "s.sendall(b'\\x01\\x02raw'); print(s.recv(100)); s.shutdown(1); print(s.recv(100))\n"
+    )
+    got = network.run("python3", "-c", program)
+    assert got.stdout.splitlines() == ["b'\\x01\\x02raw'", "b''"], got.stderr
+
+
+def test_a_connection_that_was_not_redirected_is_closed(network: Network, node: Node) -> None:
+    port = node.ready["intercept"]["transparent"][0].rpartition(":")[2]
+    got = network.run("curl", "-sS", "-m", "10", f"http://{GATEWAY}:{port}/loop")
+    assert got.returncode in (52, 56), got.stderr
+
+
+def test_no_proxy_leads_to_the_gateway_itself(network: Network, node: Node) -> None:
+    for proxy in (f"http://{GATEWAY}:3128", f"socks5h://{GATEWAY}:1080"):
+        for target in (node.ready["status"] + "/-/status", f"http://{GATEWAY}:8080/x"):
+            got = network.run("curl", "-sS", "-m", "10", "-x", proxy, target)
+            assert "workers" not in got.stdout
+            assert HELLO not in got.stdout
+
+
+def test_a_client_that_refuses_the_ca_is_told_and_passes_from_then_on(
+    network: Network, node: Node
+) -> None:
+    url = f"https://pinned.{LISTED}/pinned"
+    resolve = ("--resolve", f"pinned.{LISTED}:443:{V4}")
+    env = {"CURL_CA_BUNDLE": str(network.ca)}
+    for _ in range(2):  # a worker each
+        network.run("curl", "-sS", *resolve, url, env=env)
+    got = network.run("curl", "-sS", "-v", "-k", *resolve, url, env=env)
+    told = (node.folder / "log").read_text()
+    assert f"client 10.7.1.2 refuses the certificate for pinned.{LISTED}" in told
+    assert "does not trust the CA" in told
+    assert node.count("ca_refused_total") >= 1
+    assert got.stdout == HELLO, got.stderr
