@@ -267,6 +267,7 @@ class Call:
             return
         self.finished = True
         self.handler.calls.discard(self)
+        self.handler.idle_since = time.monotonic()
         self.handler.bridge.closed()
         if self.relay is not None:
             self.relay.close(complete=False)  # where it ended well, it is closed already
