@@ -19,7 +19,7 @@ from tidegate.cli.whatif import Report, condition
 from tidegate.runtime.problems import ConfigError
 from tidegate.testing import install_plugin
 
-POLICY = '''
+POLICY = """
 import time
 from mitmproxy import http
 from tidegate.api import (AddonConfig, Body, Denial, Plugin, Principal, SseEvent, hook,
@@ -100,7 +100,7 @@ class Policy(Plugin[Config]):
     @hook
     def log(self, exchange):
         raise SystemExit("nothing is logged: nothing has happened")
-'''
+"""
 HOUR = 3600.0
 JSON = (("content-type", "application/json"),)
 type WhatIf = Callable[..., dict[str, Any]]

@@ -13,7 +13,7 @@ and from `self.config`; return what the table says, or None for "nothing to say"
 | route | Upstream, Response, Denial, None | the first; none: 404 | 503 |
 | cache_store | BodySink, None | all | counted |
 | transform_response | Denial, None | all run, in reverse order | 502 |
-| transform_event | event, list of events, Denial, None | all, in reverse order | the stream is cut |
+| transform_event | event, list, Denial, None | all run, in reverse order | the stream is cut |
 | log | None | all, off the request path | counted |
 
 A `Response` from `authorize`, `transform_request` or `route` answers the exchange here: the

@@ -246,8 +246,8 @@ class Pipeline:
         """Run cache_store and the response transforms over `exchange.response`.
 
         Returns the sinks that want to see a body that streams. `exchange.denial` is set where
-        a transform denied or failed: send that instead. A local answer meets the transforms outside the
-        addon that gave it; a cached one those on the caller's side of the cache.
+        a transform denied or failed: send that instead. A local answer meets the transforms
+        outside the addon that gave it; a cached one those on the caller's side of the cache.
         """
         steps = self.transforms
         if exchange.background:
