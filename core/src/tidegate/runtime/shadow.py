@@ -15,7 +15,7 @@ from tidegate.api.exchange import Exchange, Shadow
 from tidegate.api.types import BodySink, Denial, Event, Principal, SseEvent, WsMessage
 from tidegate.api.upstream import Upstream
 
-from .changes import View, changes, same, view
+from .changes import changes, untouched, view
 from .messages import copy_request, copy_response
 from .step import Step
 
@@ -148,14 +148,21 @@ def decisions(exchange: Exchange, copy: Exchange, result: object) -> list[tuple[
             out.append(("answer", str(result.status_code)))
         case _:
             out.append(("fail", errors.PLUGIN_INVALID_OUTPUT.code))
-    if not same(exchange.request, copy.request):
-        out.append(("change", told("request", view(exchange.request), view(copy.request))))
     response = exchange.response
-    if response is not None and not same(response, copy.response):
-        out.append(("change", told("response", view(response), view(copy.response))))
+    change = told("request", exchange.request, copy.request)
+    if change is not None:
+        out.append(("change", change))
+    change = None if response is None else told("response", response, copy.response)
+    if change is not None:
+        out.append(("change", change))
     return out
 
 
-def told(what: str, before: View, after: View) -> Detail:
-    """A function that tells the changes of a message: to hash values takes time."""
+def told(what: str, message: Any, copy: Any) -> Detail | None:
+    """A function that tells the changes of a copy (to hash values takes time), or None."""
+    if untouched(message, copy):
+        return None
+    before, after = view(message), view(copy)
+    if before == after:
+        return None
     return lambda: f"{what}: {', '.join(changes(before, after))}"
