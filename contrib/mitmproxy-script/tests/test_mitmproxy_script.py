@@ -69,7 +69,7 @@ async def test_a_form_is_modified(body: bytes, expected: str) -> None:
     assert sent[0].text == expected
 
 
-async def test_a_reply_from_the_proxy_answers_and_meets_the_scripts_response_hook() -> None:
+async def test_a_reply_from_the_proxy_is_the_answer() -> None:
     done, sent = await run("http_reply_from_proxy", make_exchange(url="http://api.test/path"))
     assert done.response is not None
     assert done.response.content == b"Hello World"
@@ -326,6 +326,29 @@ async def test_a_script_that_raises_does_not_let_the_request_through(tmp_path: P
     assert done.denial is not None
     assert done.denial.status == 502
     assert sent == []
+
+
+async def test_a_flow_killed_in_its_response_hook_is_denied(tmp_path: Path) -> None:
+    file = write(tmp_path, "def response(flow):\n    flow.kill()\n")
+    done, sent = await run(file)
+    assert len(sent) == 1
+    assert done.denial is not None
+    assert done.denial.code == "flow_killed"
+
+
+async def test_an_answer_of_a_script_meets_its_own_response_hook(tmp_path: Path) -> None:
+    text = """
+from mitmproxy import http
+
+def request(flow):
+    flow.response = http.Response.make(200, b"mine")
+
+def response(flow):
+    flow.response.headers["x-met"] = "1"
+"""
+    done, _ = await run(write(tmp_path, text))
+    assert done.response is not None
+    assert done.response.headers["x-met"] == "1"
 
 
 async def test_in_shadow_mode_a_script_changes_nothing_and_is_recorded() -> None:

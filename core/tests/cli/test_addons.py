@@ -74,6 +74,15 @@ def test_list_shows_mode_rollout_and_scope(tidegate: Run, config: Path) -> None:
     ]
 
 
+def test_check_shows_a_rollout(tidegate: Run, config: Path) -> None:
+    config.write_text(CONFIG.replace('text = "one"', 'text = "one"\npercent = 25\nrest = "off"'))
+    assert "answer (enforce for 25 %, else off)" in tidegate("check").stdout
+    body = json.loads(tidegate("check", "--json").stdout)
+    assert body["pipelines"][0]["phases"]["route"] == [
+        {"addon": "answer", "mode": "enforce", "rollout": "enforce for 25 %, else off"}
+    ]
+
+
 def test_a_value_is_changed_where_it_stands(tidegate: Run, config: Path) -> None:
     config.chmod(0o640)
     done = tidegate("addons", "set", "second", "--mode", "enforce")

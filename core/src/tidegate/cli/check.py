@@ -26,12 +26,31 @@ NOWHERE: Final = "\0"
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """An addon's part in a phase."""
+
+    addon: str
+    mode: str
+    rollout: str = ""
+    """For whom it enforces, and what holds for the others, in words; "": for all."""
+
+    def __str__(self) -> str:
+        more = self.rollout or (self.mode if self.mode != "enforce" else "")
+        return f"{self.addon} ({more})" if more else self.addon
+
+    def to_json(self) -> dict[str, str]:
+        """As a JSON object."""
+        rollout = {"rollout": self.rollout} if self.rollout else {}
+        return {"addon": self.addon, "mode": self.mode, **rollout}
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What one scope's pipeline does."""
 
     scope: str
-    phases: dict[str, list[tuple[str, str]]]
-    """Per phase the (addon, mode) in the order in which they run."""
+    phases: dict[str, list[Part]]
+    """Per phase the addons in the order in which they run."""
     anonymous: bool
     request_body: int | None
     """Bytes up to which request bodies are gathered; None: they stream."""
@@ -45,8 +64,7 @@ class View:
             "scope": self.scope,
             "anonymous": self.anonymous,
             "phases": {
-                phase: [{"addon": addon, "mode": mode} for addon, mode in addons]
-                for phase, addons in self.phases.items()
+                phase: [part.to_json() for part in parts] for phase, parts in self.phases.items()
             },
             "request_body": self.request_body,
             "response_body": self.response_body,
@@ -102,12 +120,12 @@ def sample(scope: Scope) -> tuple[str, str, str, str]:
 
 def view(scope: str, pipeline: Pipeline) -> View:
     """What a pipeline does, as names."""
-    phases: dict[str, list[tuple[str, str]]] = {}
+    phases: dict[str, list[Part]] = {}
     for step in (*pipeline.steps, *pipeline.transforms, *pipeline.events, *pipeline.logs):
         if step.addon != "core":
             rollout = "" if step.rollout is None else str(step.rollout)
-            mode = "shadow" if step.shadow else rollout or "enforce"
-            phases.setdefault(step.hook, []).append((step.addon, mode))
+            mode = "shadow" if step.shadow else "enforce"
+            phases.setdefault(step.hook, []).append(Part(step.addon, mode, rollout))
     gathers = pipeline.body_at < len(pipeline.steps)
     return View(
         scope,
@@ -136,9 +154,8 @@ def show(source: Source, found: list[View], off: list[str], warnings: list[str])
         table = Table(title=f"Scope: {one.scope}", title_justify="left", box=SIMPLE_HEAD)
         table.add_column("phase", style="cyan", no_wrap=True)
         table.add_column("addons, in the order in which they run")
-        for phase, addons in one.phases.items():
-            table.add_row(phase, " > ".join(a if m == "enforce" else f"{a} ({m})"
-                                            for a, m in addons))  # fmt: skip
+        for phase, parts in one.phases.items():
+            table.add_row(phase, " > ".join(map(str, parts)))
         table.add_row("", "")
         table.add_row("callers", "anyone" if one.anonymous else "with a credential")
         table.add_row("bodies", bodies(one))
