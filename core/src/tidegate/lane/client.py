@@ -173,29 +173,21 @@ class ClientConnection(asyncio.Protocol):
         if self._pumping:
             return
         self._pumping = True
+        reader = self._reader
         try:
-            while not self.last and self._step():
-                pass
+            while self.carriage is None and not self.last:
+                incoming = reader.take()
+                if incoming is None and self._rest:
+                    self._rest = reader.feed(self._rest)
+                    incoming = reader.take()
+                if incoming is None:
+                    self._await_head()
+                    return
+                if self._held and len(self._rest) <= HELD:
+                    self.release_reading()
+                self._begin(incoming)
         finally:
             self._pumping = False
-        if self.carriage is None and not self.last:
-            self._await_head()
-
-    def _step(self) -> bool:
-        """Start the next request, if none is in progress; False where there is none."""
-        if self.carriage is not None:
-            return False
-        reader = self._reader
-        incoming = reader.take()
-        if incoming is None and self._rest:
-            self._rest = reader.feed(self._rest)
-            incoming = reader.take()
-        if incoming is None:
-            return False
-        if len(self._rest) <= HELD:
-            self.release_reading()
-        self._begin(incoming)
-        return True
 
     def _begin(self, incoming: Incoming) -> None:
         self._heading = False
@@ -209,7 +201,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _await_head(self) -> None:
         lane = self.lane
-        self.release_reading()
+        if self._held:
+            self.release_reading()
         if self._half_closed:
             self._shut()
         elif not self._reader.started:

@@ -17,7 +17,7 @@ from mitmproxy import http
 from tidegate.api import errors
 from tidegate.api.exchange import Exchange
 from tidegate.api.types import Denial
-from tidegate.runtime.drive import drive, run_until_wait
+from tidegate.runtime.drive import drive, resumed
 from tidegate.runtime.heads import HeadError, open_exchange
 from tidegate.runtime.messages import error_response
 from tidegate.runtime.pipeline import Pipeline
@@ -129,11 +129,19 @@ class Carriage:
     def run[T](self, coro: Coroutine[Any, Any, T], then: Callable[[T], None]) -> None:
         """Run hooks; `then` gets their result: in this very call where none suspends."""
         if not self.pipeline.suspends:
-            result, rest = run_until_wait(coro)
-            if rest is None:
-                then(cast("T", result))
+            try:
+                waiting = coro.send(None)
+            except StopIteration as stop:
+                result: T = stop.value
+            else:
+                self._await(cast("Coroutine[Any, Any, T]", resumed(coro, waiting)), then)
                 return
-            coro = rest
+            then(result)
+            return
+        self._await(coro, then)
+
+    def _await[T](self, coro: Coroutine[Any, Any, T], then: Callable[[T], None]) -> None:
+        """Run hooks that suspend, in a task."""
         self.connection.deadline = NEVER  # hooks have a deadline of their own
         task = asyncio.Task(self._drive(coro, then), loop=self.lane.loop, eager_start=True)
         if not task.done():

@@ -9,7 +9,7 @@ import httptools
 
 from tidegate.api import errors
 from tidegate.api.errors import ErrorCode
-from tidegate.runtime.kinds import shape_of
+from tidegate.runtime.kinds import FRAMING, KINDS
 from tidegate.runtime.messages import Fields
 from tidegate.runtime.settings import Limits
 
@@ -247,8 +247,10 @@ class RequestReader:
         incoming = Incoming(
             method, target, version, fields, keep_alive=self._parser.should_keep_alive()
         )
-        for name, place in shape_of(fields).framing:
-            self._note(incoming, name, fields[place][1])
+        kinds = KINDS
+        for name, value in fields:
+            if kinds[name] & FRAMING:
+                self._note(incoming, name.lower(), value)
         self._current = self.request = incoming
         self._line = None
         self._fed = self._wire = 0

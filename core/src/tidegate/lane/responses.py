@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
 from typing import Final
 
 import httptools
 
-from tidegate.runtime.kinds import shape_of
+from tidegate.runtime.kinds import CONTENT_TYPE, FRAMING, KINDS
 from tidegate.runtime.messages import Fields
 
 from .framing import BODYLESS, is_chunked
@@ -18,7 +17,6 @@ FIELDS_LIMIT: Final = 512
 INTERIMS: Final = 16
 """1xx responses that one answer may have before it."""
 
-_value: Final = itemgetter(1)
 _USUAL: Final = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 
 
@@ -165,17 +163,19 @@ class ResponseReader:
         self.fields = fields
         self.headed = True
         chunked = False
-        shape = shape_of(fields)
-        if shape.content_type:
-            self.content_type = fields[shape.content_type[-1]][1]
-        for name, place in shape.framing:
-            value = fields[place][1]
-            if name == b"content-length":
-                self.length = int(value)
-            elif name == b"transfer-encoding":
-                if not is_chunked(value):
-                    raise Malformed("its transfer coding is not `chunked`")
-                chunked = True
+        kinds = KINDS
+        for name, value in fields:
+            kind = kinds[name]
+            if kind & CONTENT_TYPE:
+                self.content_type = value
+            elif kind & FRAMING:
+                lowered = name.lower()
+                if lowered == b"content-length":
+                    self.length = int(value)
+                elif lowered == b"transfer-encoding":
+                    if not is_chunked(value):
+                        raise Malformed("its transfer coding is not `chunked`")
+                    chunked = True
         if not parser.should_keep_alive():
             self.reusable = False
         if self.head_only or status in BODYLESS:
@@ -191,10 +191,7 @@ class ResponseReader:
         fields, self._fields = self._fields, []
         if len(fields) > FIELDS_LIMIT:
             raise Malformed("it has too many fields")
-        values = b"\n".join([*map(_value, fields), b""])
-        if b" \n" in values or b"\t\n" in values:
-            return tuple([(name, value.rstrip(b" \t")) for name, value in fields])
-        return tuple(fields)
+        return tuple([(name, value.rstrip(b" \t")) for name, value in fields])
 
     def on_chunk_header(self) -> None:
         self._in_trailers = True  # unless bytes of the chunk follow

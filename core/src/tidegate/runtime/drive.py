@@ -37,11 +37,11 @@ def run_until_wait[T](
         waiting = coro.send(None)
     except StopIteration as stop:
         return stop.value, None
-    return None, cast("Coroutine[Any, Any, T]", _resumed(coro, waiting))
+    return None, cast("Coroutine[Any, Any, T]", resumed(coro, waiting))
 
 
 @coroutine
-def _resumed(coro: Coroutine[Any, Any, Any], waiting: Any) -> Generator[Any, Any, Any]:
+def resumed(coro: Coroutine[Any, Any, Any], waiting: Any) -> Generator[Any, Any, Any]:
     """Wait for what `coro` waits for, then go on with it."""
     error: BaseException | None = None
     while True:

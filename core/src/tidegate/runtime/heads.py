@@ -14,9 +14,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import compress
 from random import getrandbits
 from typing import Final, Literal
 
@@ -27,7 +26,17 @@ from tidegate.api.exchange import Exchange
 from tidegate.api.types import Client, Denial
 from tidegate.api.upstream import Upstream
 
-from .kinds import FORWARDED_FOR, UPSTREAM_DROPS, Shape, shape_of
+from .kinds import (
+    CONNECTION,
+    EXPLAIN,
+    FORWARDING,
+    HOST,
+    KEPT_BACK,
+    KEPT_HERE,
+    KINDS,
+    UPSTREAM_DROPS,
+    VIA,
+)
 from .messages import Fields, make_headers, make_request
 from .trace import Trace
 
@@ -35,6 +44,8 @@ type Forwarding = Literal["x-forwarded", "forwarded", "none"]
 type Paths = Literal["strict", "lenient"]
 
 _VIA: Final = b"1.1 tidegate"
+_UPSTREAM_SPECIAL: Final = KEPT_HERE | FORWARDING | VIA
+_HOST_OR_EXPLAIN: Final = HOST | EXPLAIN
 _PERSISTENCE: Final = frozenset({b"keep-alive", b"close"})
 
 
@@ -160,8 +171,16 @@ def open_exchange(
 
     `fields` keep their order and case; framing must have been judged by the parser before.
     """
-    shape = shape_of(fields)
-    hosts = [fields[place][1] for place in shape.hosts]
+    kinds = KINDS
+    hosts: list[bytes] = []
+    asked = False
+    for name, value in fields:
+        kind = kinds[name] & _HOST_OR_EXPLAIN
+        if kind:
+            if kind == HOST:
+                hosts.append(value)
+            else:
+                asked = value == b"1"
     host, authority, path, origin_form = split_target(
         method, target, hosts, http10=http_version == b"HTTP/1.0", paths=paths
     )
@@ -190,7 +209,7 @@ def open_exchange(
         started=time.monotonic(),
         seed=seed,
     )
-    if shape.explain and fields[shape.explain[-1]][1] == b"1":
+    if asked:
         exchange.trace = Trace(asked=True)
     return exchange
 
@@ -234,15 +253,22 @@ class TrustedProxies:
 # -- what is sent -----------------------------------------------------------------------------
 
 
+def connection_options(fields: Fields) -> frozenset[bytes]:
+    """The field names that Connection lists, lower case (RFC 9110 §7.6.1)."""
+    found: set[bytes] = set()
+    for name, value in fields:
+        if KINDS[name] & CONNECTION:
+            found.update(part.strip().lower() for part in value.split(b","))
+    return frozenset(found)
+
+
 def unlisted(fields: Fields) -> Fields:
-    """The fields without those that Connection lists (RFC 9110 §7.6.1)."""
-    shape = shape_of(fields)
-    for place in shape.connection:
-        if fields[place][1].lower() not in _PERSISTENCE:
-            value = b",".join([fields[i][1] for i in shape.connection])
-            listed = {option.strip().lower() for option in value.split(b",")}
-            pairs = zip(shape.names, fields, strict=True)
-            return tuple([field for name, field in pairs if name not in listed])
+    """The fields without those that Connection lists."""
+    kinds = KINDS
+    for name, value in fields:
+        if kinds[name] & CONNECTION and value.lower() not in _PERSISTENCE:
+            listed = connection_options(fields)
+            return tuple(field for field in fields if field[0].lower() not in listed)
     return fields
 
 
@@ -261,48 +287,39 @@ def upstream_head(
     """
     data = request.data
     own = upstream.headers
-    fields = unlisted(data.headers.fields)
-    shape = shape_of(fields)
-    before, told = b"", frozenset[bytes]()
-    kept: Iterable[tuple[bytes, bytes]]
-    if own or (trusted and shape.forwarding):
-        kept = _chosen(fields, shape, own, trusted=trusted)
-        if trusted:
-            told = frozenset([shape.names[place] for place in shape.forwarding])
-            chain = [fields[i][1] for i in shape.forwarding if shape.names[i] == FORWARDED_FOR]
-            before = b"".join([value + b", " for value in chain])
-    else:
-        kept = compress(fields, shape.upstream)
-    out = [
-        (
-            b"host",
-            data.authority if upstream.preserve_host and data.authority else upstream.authority,
-        ),
-        *kept,
-        (b"via", b", ".join([*[fields[i][1] for i in shape.via], _VIA]) if shape.via else _VIA),
-        (b"x-request-id", exchange.id.encode()),
-    ]
+    replaced = {name.lower() for name, _ in own} if own else ()
+    host = data.authority if upstream.preserve_host and data.authority else upstream.authority
+    out: list[tuple[bytes, bytes]] = [(b"host", host)]
+    via = _VIA
+    forwarded_for = b""
+    told: set[bytes] = set()
+    kinds = KINDS
+    for field in unlisted(data.headers.fields):
+        kind = kinds[field[0]] & _UPSTREAM_SPECIAL
+        if kind:
+            name = field[0].lower()
+            if kind & VIA:
+                via = field[1] + b", " + via
+                continue
+            if kind & KEPT_HERE or not trusted:
+                continue
+            if name == b"x-forwarded-for":
+                forwarded_for += field[1] + b", "
+                continue
+            told.add(name)
+        if replaced and field[0].lower() in replaced:
+            continue
+        out.append(field)
+    out.append((b"via", via))
+    out.append((b"x-request-id", exchange.id.encode()))
     if forwarding != "none":
-        out += _forwarded(exchange.client, data.authority, forwarding, before, told)
-    out += own
+        out.extend(_forwarded(exchange.client, data.authority, forwarding, forwarded_for, told))
+    out.extend(own)
     return upstream_target(data.path, upstream), out
 
 
-def _chosen(
-    fields: Fields, shape: Shape, own: Fields, *, trusted: bool
-) -> list[tuple[bytes, bytes]]:
-    """What goes upstream where it sets fields of its own, or a trusted proxy told who called."""
-    replaced = {name.lower() for name, _ in own}
-    passed = list(shape.upstream)
-    if trusted:
-        for place in shape.forwarding:
-            passed[place] = shape.names[place] != FORWARDED_FOR
-    triples = zip(shape.names, fields, passed, strict=True)
-    return [field for name, field, passes in triples if passes and name not in replaced]
-
-
 def _forwarded(
-    client: Client, authority: bytes, forwarding: Forwarding, before: bytes, told: frozenset[bytes]
+    client: Client, authority: bytes, forwarding: Forwarding, before: bytes, told: set[bytes]
 ) -> list[tuple[bytes, bytes]]:
     """The fields that tell an upstream who called; `told`: by a trusted proxy already."""
     proto = b"https" if client.tls else b"http"
@@ -331,8 +348,9 @@ def upstream_target(target: bytes, upstream: Upstream) -> bytes:
 
 def client_fields(exchange: Exchange, response: http.Response) -> list[tuple[bytes, bytes]]:
     """The fields of an answer to the caller, without framing fields."""
+    kinds = KINDS
     fields = unlisted(response.data.headers.fields)
-    out = list(compress(fields, shape_of(fields).caller))
+    out = [field for field in fields if not kinds[field[0]] & KEPT_BACK]
     out.append((b"x-request-id", exchange.id.encode()))
     if exchange.trace is not None:
         out += exchange.trace.fields(exchange)

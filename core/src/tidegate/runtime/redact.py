@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from itertools import compress
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from tidegate.api.exchange import Exchange
-
-from .kinds import shape_of
 
 MASK: Final = "***"
 SECRET_FIELDS: Final = frozenset(
@@ -68,17 +65,16 @@ class RedactingFilter(logging.Filter):
 def strip_credentials(exchange: Exchange) -> None:
     """Remove consumed fields and query parameters; what remains keeps its very bytes."""
     data = exchange.request.data
-    names: tuple[str, ...] = ()
+    fields: set[bytes] = set()
     parameters: set[str] = set()
     for kind, name, _ in exchange.credentials:
         if kind == "header":
-            names += (name.lower(),)
+            fields.add(name.lower().encode())
         else:
             parameters.add(name)
-    if names:
+    if fields:
         headers = data.headers
-        fields = headers.fields
-        headers.fields = tuple(compress(fields, shape_of(fields).without(names)))
+        headers.fields = tuple([f for f in headers.fields if f[0].lower() not in fields])
     if parameters and b"?" in data.path:
         path, _, query = data.path.partition(b"?")
         kept = [
