@@ -57,6 +57,14 @@ def is_chunked(value: bytes) -> bool:
     return value.lower() == b"chunked"
 
 
+def unspaced(fields: list[tuple[bytes, bytes]]) -> Fields:
+    """The fields without the space that may stand after a value, where llhttp leaves it."""
+    for _, value in fields:
+        if value[-1:] <= b" ":
+            return tuple([(name, value.rstrip(b" \t")) for name, value in fields])
+    return tuple(fields)
+
+
 @lru_cache(maxsize=256)
 def status_line(status: int, reason: bytes) -> bytes:
     """The status line. A reason that is not printable ASCII is replaced by the usual one."""

@@ -13,7 +13,7 @@ from tidegate.runtime.kinds import FRAMING, KINDS
 from tidegate.runtime.messages import Fields
 from tidegate.runtime.settings import Limits
 
-from .framing import Refused, content_length, is_chunked
+from .framing import Refused, content_length, is_chunked, unspaced
 
 _LINE: Final = re.compile(rb"([A-Z][A-Z-]*) ([\x21-\x7e]+) (HTTP/1\.[01])\r\n")
 _LINE_START: Final = re.compile(rb"(?:[A-Z][A-Z-]{0,19}(?: [\x21-\x7e]*(?: [HTP/1.0]{0,8})?)?)?\r?")
@@ -96,7 +96,6 @@ class RequestReader:
         "_limits",
         "_line",
         "_parser",
-        "_spaced",
         "_wire",
         "request",
         "stopped",
@@ -114,8 +113,6 @@ class RequestReader:
         """An incomplete request line; in a chunked body, the last bytes fed."""
         self._line: re.Match[bytes] | None = None
         """The request line of the head in progress, once it is whole."""
-        self._spaced = False
-        """Whether a value of the head may end in space."""
         self._current: Incoming | None = None
         self.request: Incoming | None = None
         """A request whose head is complete, until `take`."""
@@ -180,7 +177,6 @@ class RequestReader:
             self._refuse(errors.HEADERS_TOO_LARGE)
             return b""
         head = data if end == len(data) else data[:end]
-        self._spaced = b" \r\n" in head or b"\t\r\n" in head
         self._parse(head)
         return data[end:]
 
@@ -194,7 +190,6 @@ class RequestReader:
         if self._fed > self._limits.head:
             self._refuse(errors.HEADERS_TOO_LARGE)
             return b""
-        self._spaced = True
         self._parse(piece)
         return data[len(piece) :]
 
@@ -261,9 +256,7 @@ class RequestReader:
         fields, self._fields = self._fields, []
         if len(fields) > self._limits.fields:
             raise Refused(errors.HEADERS_TOO_LARGE)
-        if self._spaced:
-            return tuple([(name, value.rstrip(b" \t")) for name, value in fields])
-        return tuple(fields)
+        return unspaced(fields)
 
     def _note(self, incoming: Incoming, name: bytes, value: bytes) -> None:
         if name == b"content-length":
@@ -289,7 +282,6 @@ class RequestReader:
         current = self._current
         assert current is not None
         if self._fields:
-            self._spaced = True
             current.trailers = self._take_fields()
         current.complete = True
         self._current = None

@@ -9,7 +9,7 @@ import httptools
 from tidegate.runtime.kinds import CONTENT_TYPE, FRAMING, KINDS
 from tidegate.runtime.messages import Fields
 
-from .framing import BODYLESS, is_chunked
+from .framing import BODYLESS, is_chunked, unspaced
 
 HEAD_LIMIT: Final = 128 * 1024
 """Bytes of a response head, interim responses included."""
@@ -191,7 +191,7 @@ class ResponseReader:
         fields, self._fields = self._fields, []
         if len(fields) > FIELDS_LIMIT:
             raise Malformed("it has too many fields")
-        return tuple([(name, value.rstrip(b" \t")) for name, value in fields])
+        return unspaced(fields)
 
     def on_chunk_header(self) -> None:
         self._in_trailers = True  # unless bytes of the chunk follow
