@@ -231,3 +231,8 @@ async def test_a_breaker_that_opens_under_trace_opens_for_all():
             next(s for s in plain.steps if s.addon == "slow").call(exchange)
         for pipeline in (tracing, plain):
             pipeline.finish(make_exchange() if pipeline is plain else exchange)
+
+
+async def test_a_caller_outside_a_rollout_is_told_of_a_shadow():
+    _, trace, _ = await traced(Use(Team, {"percent": 0}))
+    assert step_of(trace, "transform_request", "Team")["mode"] == "shadow"

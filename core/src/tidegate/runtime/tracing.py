@@ -217,13 +217,17 @@ class Probe:
         spent = _clock() - self._began
         own = spent if self._own is None else self._own
         step = self._step
-        entry = Entry(
-            step.hook, step.addon, step.shadow, us=own / 1000, waited=(spent - own) / 1000
-        )
+        shadow = in_shadow(step, self._exchange)
+        entry = Entry(step.hook, step.addon, shadow, us=own / 1000, waited=(spent - own) / 1000)
         entries = self._exchange.trace.entries
         if len(entries) < ENTRIES:
             entries.append(entry)
         return entry
+
+
+def in_shadow(step: Step, exchange: Exchange) -> bool:
+    """Whether the hook enforces nothing for this exchange: by its mode, or by its rollout."""
+    return step.shadow or (step.rollout is not None and step.rollout.outside(exchange))
 
 
 @coroutine
@@ -256,7 +260,7 @@ def on_event(step: Step, exchange: Exchange, event: Event) -> Any:
     entries: list[Entry] = exchange.trace.entries
     entry = next((e for e in entries if e.hook == step.hook and e.addon == step.addon), None)
     if entry is None:
-        entry = Entry(step.hook, step.addon, step.shadow, calls=0)
+        entry = Entry(step.hook, step.addon, in_shadow(step, exchange), calls=0)
         entries.append(entry)
     before, shadows = content_of(event), len(exchange.shadows)
     entry.calls += 1
