@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tidegate.api import Denial, Principal, Shadow
-from tidegate.cli.shadow import merged
+from tidegate.cli.shadow_report import merged
 from tidegate.runtime.settings import parse
 from tidegate.runtime.tally import EXAMPLES, OTHERS, ROWS, ShadowTally
 from tidegate.testing import make_exchange
