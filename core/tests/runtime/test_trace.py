@@ -126,7 +126,7 @@ async def test_addons_outside_are_listed_with_the_part_of_their_scope():
 async def test_shadow_decisions_stand_at_their_hook():
     _, trace, _ = await traced(Use(Team, mode="shadow"), gateway={"anonymous": True})
     assert step_of(trace, "authenticate", "Team")["shadows"] == ["authenticate ada"]
-    assert step_of(trace, "transform_request", "Team")["mode"] == "shadow"
+    assert step_of(trace, "authenticate", "Team")["mode"] == "shadow"
     assert "s3cr3t" not in str(trace)
 
 
@@ -235,4 +235,4 @@ async def test_a_breaker_that_opens_under_trace_opens_for_all():
 
 async def test_a_caller_outside_a_rollout_is_told_of_a_shadow():
     _, trace, _ = await traced(Use(Team, {"percent": 0}))
-    assert step_of(trace, "transform_request", "Team")["mode"] == "shadow"
+    assert step_of(trace, "authenticate", "Team")["mode"] == "shadow"
