@@ -5,9 +5,11 @@ A test fails when a page and the code say different things.
 
 from __future__ import annotations
 
+import inspect
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from tidegate.api import hookspecs
 from tidegate.api.errors import CORE_CODES, ErrorCode
 
 HERE = Path(__file__).parent
@@ -75,15 +77,16 @@ def cookbook() -> str:
         "# Cookbook",
         "",
         "Twelve policies to start from. Each is one file of at most 40 lines (blank ones not",
-        "counted), and runs in the tests as it stands here. To make one your own, let",
-        "`tidegate new-plugin` make a package, such as",
+        "counted), and runs in the tests as it stands here. One runs as it is, with its options in",
+        "the table that `addons.toml` has for it:",
         "",
-        "```sh",
-        "tidegate new-plugin business-hours --kind authorize",
+        "```toml",
+        "[[addon]]",
+        'file = "docs/cookbook/maintenance.py"',
         "```",
         "",
-        "put the recipe in place of its `plugin.py`, and name the class in its `__init__.py` and",
-        "`pyproject.toml`.",
+        "Save the recipe as you change it: a running gateway takes each version up. When it is to",
+        "be shared, `tidegate new-plugin` makes a package for it.",
         "",
         "[plugins.md](plugins.md) says what a hook may return and what happens when it fails.",
         "",
@@ -98,7 +101,20 @@ def cookbook() -> str:
     return "\n".join([*lines, "", "Made from the code by `uv run python docs/build.py`.", ""])
 
 
-PAGES = {"errors.md": errors, "cookbook.md": cookbook}
+def hooks() -> str:
+    """`hooks.md`: every hook with its signature, its text and its example."""
+    intro = inspect.getdoc(hookspecs) or ""
+    lines = ["# Hooks", "", intro]
+    for name in hookspecs.HOOKS:
+        spec = getattr(hookspecs.HookSpecs, name)
+        text, _, example = (inspect.getdoc(spec) or "").partition("Example:\n")
+        parameters = ", ".join(inspect.signature(spec).parameters)
+        lines += ["", f"## {name}", "", f"`{name}({parameters})`", "", text.strip(), ""]
+        lines += ["```python", inspect.cleandoc(f"\n{example}").rstrip(), "```"]
+    return "\n".join([*lines, "", "Made from the code by `uv run python docs/build.py`.", ""])
+
+
+PAGES = {"errors.md": errors, "cookbook.md": cookbook, "hooks.md": hooks}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import importlib.util
 import json
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 
 from tidegate.api import Client, Exchange, Plugin, Principal, WsMessage
 from tidegate.api.errors import UPSTREAM_BODY_TOO_LARGE
+from tidegate.runtime.lifecycle import Host, Runtime
 from tidegate.runtime.problems import ConfigError
+from tidegate.runtime.settings import parse
 from tidegate.testing import Harness, ScriptedUpstream, Use, make_answer, make_exchange
 from tidegate.testing.script import body
 
@@ -373,3 +376,14 @@ async def test_posts_that_find_no_room_are_dropped_and_counted():
         for _ in range(5):  # without a pause: the sender has no chance to run
             plugin.log(make_exchange())
         assert harness.counters() == {"posts_dropped_total": 3}
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda p: p.stem)
+def test_a_recipe_loads_as_a_policy_of_one_file(file: Path, tmp_path: Path) -> None:
+    tables = (FOLDER / "addons.toml").read_text().split("[[addon]]\n")[1:]
+    use = re.compile(rf'^use\s*= "{file.stem.replace("_", "-")}"$', re.M)
+    (own,) = (text for text in tables if use.search(text))
+    text = "[[addon]]\n" + use.sub(f"file = {json.dumps(str(file))}", own)
+    settings = parse(text, env={"SIGNING_KEY": KEY})
+    generation, _ = Runtime(Host(tmp_path)).load(settings)
+    assert len(generation.addons) == 1
