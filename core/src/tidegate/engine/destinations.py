@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from mitmproxy import http
 from mitmproxy.net.server_spec import ServerSpec
@@ -15,9 +15,9 @@ from mitmproxy.proxy import mode_specs
 from tidegate.api import errors
 from tidegate.api.upstream import Tls, Upstream
 from tidegate.runtime.dial import DialError, allowed, resolve
-from tidegate.runtime.dial import connect as dial
 
 from .gateway import GatewayMode
+from .streams import Streams, open_streams, secure
 from .tls import upstream_context
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 KEPT: Final = 64
 """Destinations that a connection remembers, for upstream connections to be used again."""
 _METADATA: Final = ipaddress.ip_address("fd00:ec2::254")
-
-type Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(slots=True, eq=False)
@@ -107,7 +105,7 @@ async def connect(upstream: Upstream) -> Streams:
     addresses = allowed(upstream, await resolve(loop, upstream.host, upstream.port))
     if isinstance(upstream, Destination) and not upstream.local:
         addresses = elsewhere(addresses)
-    streams = await _dial(upstream, addresses, context)
+    streams = await open_streams(upstream, addresses, context)
     if isinstance(upstream, Destination) and not upstream.local and is_here(streams[1]):
         streams[1].transport.abort()
         raise DialError(errors.UPSTREAM_ADDRESS_FORBIDDEN, f"{upstream.host} is this machine")
@@ -135,22 +133,6 @@ def is_here(writer: asyncio.StreamWriter) -> bool:
     return bool(peer and own and peer[0] == own[0])
 
 
-async def _dial(upstream: Upstream, addresses: Any, context: ssl.SSLContext | None) -> Streams:
-    loop = asyncio.get_running_loop()
-    readers: dict[asyncio.Protocol, asyncio.StreamReader] = {}  # a protocol holds its own weakly
-
-    def make() -> asyncio.StreamReaderProtocol:
-        reader = asyncio.StreamReader(loop=loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        readers[protocol] = reader
-        return protocol
-
-    protocol = await dial(loop, upstream, addresses, context, make)
-    reader = readers[protocol]
-    transport = cast(Any, protocol)._transport
-    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
-
-
 async def _through(
     upstream: Destination, via: ServerSpec, context: ssl.SSLContext | None
 ) -> Streams:
@@ -159,7 +141,7 @@ async def _through(
     first = Upstream(upstream.name, scheme, host, port, timeouts=upstream.timeouts)
     outer = upstream_context(Tls(), upstream.extra_ca) if scheme == "https" else None
     loop = asyncio.get_running_loop()
-    reader, writer = await _dial(first, await resolve(loop, host, port), outer)
+    reader, writer = await open_streams(first, await resolve(loop, host, port), outer)
     if context is None:
         return reader, writer
     try:
@@ -171,14 +153,11 @@ async def _through(
             status = head.split(b" ", 2)[1:2]
             if not status or not status[0].startswith(b"2"):
                 raise OSError("the proxy refuses the tunnel")
-            await writer.start_tls(context, server_hostname=upstream.tls.sni or upstream.host)
     except TimeoutError:
         failure = DialError(errors.UPSTREAM_TIMEOUT, "connecting took too long")
-    except ssl.SSLError as error:
-        failure = DialError(errors.UPSTREAM_TLS_INVALID, error.reason or str(error))
     except (OSError, EOFError, asyncio.LimitOverrunError) as error:
         failure = DialError(errors.UPSTREAM_UNREACHABLE, str(error))
     else:
-        return reader, writer
+        return await secure(upstream, (reader, writer), context)
     writer.transport.abort()
     raise failure

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from mitmproxy.connection import Connection, ConnectionState, Server
@@ -27,10 +28,11 @@ from tidegate.runtime.lifecycle import LAST_CALL
 from .answers import envelope, wire
 from .call import Call
 from .destinations import Destination, connect, reaches_local
-from .layers import HttpLayer, Linger, Origin, Overdue
+from .layers import HttpLayer, Linger, Origin, Overdue, Written
 from .loop import eager
 
 if TYPE_CHECKING:
+    from . import http2
     from .bridge import Bridge
     from .master import Master
 
@@ -39,6 +41,8 @@ log = logging.getLogger("tidegate.engine")
 LINGER: Final = 1.0
 """Seconds between the end of our answer and the close, where the client still sends."""
 
+UPLOAD: Final = 64 * 1024
+"""Bytes that may wait to be written to an upstream before an HTTP/2 client is held up."""
 TUNNEL_DRAIN: Final = 2.0
 """Seconds without a byte after which a drain ends a connection that passes."""
 
@@ -73,6 +77,7 @@ class Handler(ProxyConnectionHandler):
         self.destinations: dict[tuple[Any, ...], Destination] = {}
         self.tunnel_idle = 0.0
         self.shaken = ""
+        self.http2: http2.Server | None = None
         self._events: deque[events.Event] = deque()
         self._busy = False
         self._lingering = False
@@ -235,6 +240,67 @@ class Handler(ProxyConnectionHandler):
         name = f"{host}:{port}"
         return Destination(name, "http", host, port, local=reaches_local(policy))
 
+    async def handle_connection(self, connection: Connection) -> None:
+        """As mitmproxy's: read to the end, but at the pace of whoever takes it."""
+        io = self.transports[connection]
+        reader = io.reader
+        assert reader is not None
+        cancelled = None
+        try:
+            while data := await reader.read(65535):
+                self.post(events.DataReceived(connection, data))
+                await self._pace(connection)
+        except OSError:
+            pass
+        except asyncio.CancelledError as error:
+            cancelled = error
+        if cancelled is None and connection.transport_protocol == "tcp":
+            connection.state &= ~ConnectionState.CAN_READ
+        else:
+            connection.state = ConnectionState.CLOSED
+        self.post(events.ConnectionClosed(connection))
+        if connection.state is ConnectionState.CAN_WRITE:
+            try:  # until it is closed: we may still send
+                await asyncio.Event().wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
+        with suppress(OSError):
+            cast(asyncio.StreamWriter, io.writer).close()
+        self.transports.pop(connection, None)
+        if cancelled is not None:
+            raise cancelled
+
+    async def _pace(self, connection: Connection) -> None:
+        """Wait until what was read has been taken.
+
+        On HTTP/2 each stream has its own pace: a client is only held up by itself (its windows
+        hold the streams), an upstream by the client and by its stream's window.
+        """
+        if self.http2 is None:
+            await self.drain_writers()  # type: ignore[no-untyped-call]
+            return
+        io = self.transports.get(self.client)
+        if io is not None and io.writer is not None:
+            await io.writer.drain()
+        if isinstance(connection, Origin):
+            while (held := self.http2.held.get(connection.stream_id)) is not None:
+                await held.wait()
+
+    def when_written(self, connection: Connection, stream_id: int) -> bool:
+        """Post `Written` when an upstream has taken what was sent. False: it has."""
+        io = self.transports.get(connection)
+        writer = cast("asyncio.StreamWriter | None", io.writer) if io is not None else None
+        if writer is None or writer.transport.get_write_buffer_size() <= UPLOAD:
+            return False
+
+        async def wait() -> None:
+            with suppress(OSError):
+                await writer.drain()
+            self.post(Written(stream_id))
+
+        self.master.keep(eager(wait()))
+        return True
+
     def close_connection(self, connection: Connection, half_close: bool = False) -> None:
         """Close a connection, or its writing half."""
         io = self.transports.get(connection)
@@ -283,7 +349,11 @@ class Handler(ProxyConnectionHandler):
                     last = wire(envelope(errors.REQUEST_TIMEOUT.denial()))
                     cast(asyncio.StreamWriter, io.writer).write(last)
                 self.close()
-        elif now - self.idle_since > (LAST_CALL if draining else limits.keepalive):
+        elif now - self.idle_since > (LAST_CALL if draining else limits.keepalive) or (
+            self.http2 is not None
+            and self.http2.partial_since
+            and now - self.http2.partial_since > limits.head
+        ):
             self.close()
 
     def end_calls(self) -> None:

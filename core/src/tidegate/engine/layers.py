@@ -26,6 +26,8 @@ class Origin(Server):
     upstream: Upstream
     used = False
     """Whether it has carried an exchange."""
+    stream_id = 0
+    """The stream of the client's that it answers."""
 
     @classmethod
     def of(cls, upstream: Upstream) -> Origin:
@@ -62,11 +64,18 @@ class Overdue(events.Event):
         self.denial = denial
 
 
+class Written(events.Event):
+    """What a stream sent upstream has been written: its client may send more."""
+
+    def __init__(self, stream_id: int) -> None:
+        self.stream_id = stream_id
+
+
 class HttpLayer(mitm.HttpLayer):
     """One client connection that speaks HTTP."""
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if isinstance(event, Overdue):
+        if isinstance(event, Overdue | Written):
             for stream in tuple(self.streams.values()):
                 yield from self.event_to_child(stream, event)
             return

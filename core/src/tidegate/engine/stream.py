@@ -43,7 +43,8 @@ from tidegate.runtime.messages import make_response
 from .call import CALL, UNREAD
 from .ending import Commands, Ending, left
 from .http1 import UNEXPECTED_UPGRADE
-from .layers import GetOrigin, Origin, Overdue
+from .http2 import Consumed
+from .layers import GetOrigin, Origin, Overdue, Written
 
 
 class Stream(Ending):
@@ -58,6 +59,12 @@ class Stream(Ending):
         return super().handle_event(event)
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, Written):
+            if self.child_layer is not None:
+                yield from self.child_layer.handle_event(event)
+            elif event.stream_id == self.stream_id:
+                yield SendHttp(Consumed(self.stream_id), self.context.client)
+            return
         if isinstance(event, Overdue):
             if self.child_layer is not None:  # a tunnel: whose exchange is it in there?
                 yield from self.child_layer.handle_event(event)
@@ -81,6 +88,8 @@ class Stream(Ending):
         expects = event.request.headers.get("expect", "").lower() == "100-continue"
         yield HttpRequestHeadersHook(flow)
         call = self.call = flow.metadata.get(CALL)
+        if call is not None and call.handler.http2 is not None:
+            call.handler.http2.calls[self.stream_id] = call
         if self._left():
             yield from self._gone()
         elif call is None or flow.response is not None or not call.ready:
@@ -108,6 +117,8 @@ class Stream(Ending):
             call.received(len(event.data))
             if len(self.request_body_buf) > call.request_limit:
                 yield from self._fail(errors.BODY_TOO_LARGE.denial())
+            else:
+                yield from self._taken()
         elif isinstance(event, RequestEndOfMessage):
             self.unread = call.unread = False
             self.client_state = self.state_done
@@ -157,10 +168,20 @@ class Stream(Ending):
             else:
                 call.put(len(event.data))
                 yield from self._to_upstream(RequestData(self.stream_id, event.data))
+                yield from self._taken()
         elif isinstance(event, RequestEndOfMessage):
             self.unread = call.unread = False
             self.client_state = self.state_done
             yield from self._to_upstream(event)
+
+    def _taken(self) -> Commands:
+        """Let an HTTP/2 client send more, when the upstream has taken what came."""
+        call = self.call
+        assert call is not None
+        if call.handler.http2 is None:
+            return
+        if not call.handler.when_written(self.context.server, self.stream_id):
+            yield SendHttp(Consumed(self.stream_id), self.context.client)
 
     def _to_upstream(self, event: Any) -> Iterator[Any]:
         if self.context.server.connected:
@@ -185,6 +206,7 @@ class Stream(Ending):
         assert isinstance(connection, Origin)
         call.connected(reused=connection.used)
         connection.used = True
+        connection.stream_id = self.stream_id
         self.context.server = self.flow.server_conn = connection
         return True
 

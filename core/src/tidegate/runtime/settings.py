@@ -101,7 +101,8 @@ class Deadlines(Model):
 
 class Limits(Model):
     """How much there may be. `gather`: a body that a hook must see whole, decoded, where the
-    hook names no limit. `body`: any request body. `connections`: per worker."""
+    hook names no limit. `body`: any request body. `connections`: per worker. `requests`: on one
+    HTTP/2 connection, whose client is then asked to open another."""
 
     head: ByteSize = 32 * 1024
     fields: int = 100
@@ -109,6 +110,7 @@ class Limits(Model):
     body: ByteSize = 64 * 1024 * 1024
     gather: ByteSize = 4 * 1024 * 1024
     connections: int = 10_000
+    requests: int = Field(default=1000, ge=1)
     log_queue: int = 10_000
 
 

@@ -1,0 +1,172 @@
+"""HTTP/2 frames of a client: h2's connection with windows, limits and budgets of ours.
+
+What differs from mitmproxy's: windows of 64 KiB and 1 MiB instead of 2 GiB; a stream too many is
+refused instead of ending the connection; field blocks are bounded before they are decoded;
+whoever sends frames that only cost us something is asked to be calm (RFC 9113 §10.5).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+import h2.config
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import Event
+from h2.exceptions import DenialOfServiceError, ProtocolError
+from h2.settings import SettingCodes
+from h2.stream import StreamClosedBy
+from hyperframe import frame as frames
+from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
+
+STREAM_WINDOW: Final = 64 * 1024
+CONNECTION_WINDOW: Final = 1024 * 1024
+FRAME: Final = 16 * 1024
+STREAMS: Final = 100
+"""Streams that a client may have open at a time."""
+
+RESETS: Final = 100
+"""Streams that a client may give up in a row (CVE-2023-44487) …"""
+RESETS_PER_SECOND: Final = RESETS / 30
+"""… and how fast it earns them back."""
+GLITCHES: Final = 1000
+"""Frames without a use that a client may send in a row …"""
+GLITCHES_PER_SECOND: Final = 50.0
+"""… and how fast it earns them back. What we send earns it more (PER_DATA)."""
+PER_DATA: Final = 4
+"""Control frames that one DATA frame of ours may be answered with."""
+
+_COSTS: Final[dict[type[frames.Frame], int]] = {
+    frames.PingFrame: 1,
+    frames.SettingsFrame: 4,
+    frames.PriorityFrame: 1,
+    frames.WindowUpdateFrame: 1,
+    frames.ContinuationFrame: 1,
+    frames.ExtensionFrame: 1,
+}
+
+
+class Budget:
+    """What is spent comes back with time, up to `size`."""
+
+    __slots__ = ("_left", "_rate", "_size", "_then")
+
+    def __init__(self, size: float, rate: float) -> None:
+        self._size = self._left = size
+        self._rate = rate
+        self._then = time.monotonic()
+
+    def earn(self, amount: float) -> None:
+        """Give some back."""
+        self._left = min(self._size, self._left + amount)
+
+    def spend(self, amount: float) -> bool:
+        """Take some. False: there was not enough."""
+        now = time.monotonic()
+        self.earn((now - self._then) * self._rate)
+        self._then = now
+        self._left -= amount
+        return self._left >= 0
+
+
+class Connection(BufferedH2Connection):
+    """The server's side of a connection. `head` is the bytes that a field section may have."""
+
+    def __init__(self, config: h2.config.H2Configuration, head: int) -> None:
+        super().__init__(config)
+        self.local_settings.initial_window_size = STREAM_WINDOW
+        self.local_settings.max_frame_size = FRAME
+        self.local_settings.max_concurrent_streams = STREAMS
+        self.local_settings[SettingCodes.MAX_HEADER_LIST_SIZE] = head
+        self.local_settings.acknowledge()
+        self.max_inbound_frame_size = FRAME
+        # An answer (431) where that is honest, an end to the connection where it is a bomb.
+        self.decoder.max_header_list_size = 4 * head
+        self._block = 2 * head
+        self._glitches = Budget(GLITCHES, GLITCHES_PER_SECOND)
+        self._resets = Budget(RESETS, RESETS_PER_SECOND)
+        self.last_stream: int | None = None
+        """The last stream that is served, once the client was asked to leave."""
+
+    def initiate_connection(self) -> None:
+        """The preface: settings, and the connection's window."""
+        H2Connection.initiate_connection(self)
+        self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
+
+    def leave(self) -> None:
+        """Ask the client to open no more streams here. Those that are open go on."""
+        if self.last_stream is None:
+            self.last_stream = self.highest_inbound_stream_id
+            # h2's own way would forbid itself to send anything more.
+            self._prepare_for_sending([frames.GoAwayFrame(0, last_stream_id=self.last_stream)])
+
+    def backlog(self, stream_id: int) -> int:
+        """Bytes of a stream that wait for the client's window."""
+        buffered = self.stream_buffers.get(stream_id)
+        return sum(len(piece.data) for piece in buffered) if buffered else 0
+
+    @property
+    def partial(self) -> bool:
+        """Whether a frame or a field block has begun and not ended."""
+        buffer: Any = self.incoming_buffer
+        return bool(buffer._data or buffer._headers_buffer)
+
+    # -- what is received ---------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """As h2's. Raises ProtocolError; then the connection is over."""
+        events: list[Event] = super().receive_data(data)
+        buffer: Any = self.incoming_buffer
+        if sum(len(part.data) for part in buffer._headers_buffer) > self._block:
+            raise self._end("a field block is too large")
+        return events
+
+    def _receive_frame(self, frame: frames.Frame) -> list[Event]:
+        cost = _COSTS.get(type(frame), 0)
+        if isinstance(frame, frames.DataFrame) and not frame.data:
+            cost = 0 if "END_STREAM" in frame.flags else 10
+        if cost and not self._glitches.spend(cost):
+            raise DenialOfServiceError("too many control frames")
+        if isinstance(frame, frames.RstStreamFrame) and not self._resets.spend(1):
+            raise DenialOfServiceError("too many resets")
+        return super()._receive_frame(frame)
+
+    def _receive_headers_frame(
+        self, frame: frames.HeadersFrame
+    ) -> tuple[list[frames.Frame], list[Event]]:
+        stream_id = frame.stream_id
+        new = stream_id % 2 == 1 and stream_id > self.highest_inbound_stream_id
+        late = self.last_stream is not None and stream_id > self.last_stream
+        if new and (late or self.open_inbound_streams >= STREAMS):
+            if not self._glitches.spend(4):
+                raise DenialOfServiceError("too many streams")
+            self.decoder.decode(frame.data, raw=True)  # the next block builds on its state
+            self.highest_inbound_stream_id = stream_id
+            self._closed_streams[stream_id] = StreamClosedBy.SEND_RST_STREAM
+            return [frames.RstStreamFrame(stream_id, error_code=ErrorCodes.REFUSED_STREAM)], []
+        return super()._receive_headers_frame(frame)
+
+    def _end(self, why: str) -> ProtocolError:
+        self._terminate_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+        return DenialOfServiceError(why)
+
+    # -- what is sent -------------------------------------------------------------------------
+
+    def send_data(
+        self, stream_id: int, data: Any, end_stream: bool = False, pad_length: Any = None
+    ) -> None:
+        """As mitmproxy's: what the window does not take is kept back."""
+        self._glitches.earn(PER_DATA)
+        super().send_data(stream_id, data, end_stream, pad_length)
+
+
+def join_cookies(fields: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
+    """The fields with one Cookie at most: HTTP/2 may split it (RFC 9113 §8.2.3)."""
+    fields = tuple(fields)
+    cookies = [value for name, value in fields if name == b"cookie"]
+    if len(cookies) < 2:
+        return fields
+    kept = tuple(field for field in fields if field[0] != b"cookie")
+    return (*kept, (b"cookie", b"; ".join(cookies)))
