@@ -7,6 +7,7 @@ to serve comes in the first message. See `wire.py` for what is said.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -60,6 +61,7 @@ class Worker:
             raise ConfigError(Problem("listener_failed", str(error), self.settings.file)) from error
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.leaving.set)
         watch.start()
+        settle()
         self.channel.send({"event": "ready", "revision": self.revision})
         reading = asyncio.create_task(self._read())
         await self.leaving.wait()
@@ -176,6 +178,16 @@ def resident_bytes() -> int:
             return int(file.read().split()[1]) * resource.getpagesize()
     except OSError:  # no /proc (macOS): the most that it ever was
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def settle() -> None:
+    """Take what is loaded out of the collector's sight: it stays as long as the process.
+
+    A full collection walks 100,000 objects of code and types for 90 ms, in which nobody is
+    served; without them it is over at once. Exchanges leave no cycles behind.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def raise_file_limit() -> None:

@@ -41,8 +41,6 @@ HELD: Final = 64 * 1024
 LINGER: Final = 2.0
 """Seconds for which a client that is still sending gets to read why it was refused."""
 LINGER_BYTES: Final = 256 * 1024
-LINGERERS: Final = 256
-"""Connections over the limit that may linger at a time."""
 PROBED: Final = 0.03
 """Seconds after which the answer to a probe has come: a reset from a client that is gone."""
 
@@ -302,7 +300,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _overload(self) -> None:
         self.refuse(errors.OVERLOADED.denial(retry_after=1.0))
-        if len(self.lane.clients) > self.lane.connections + LINGERERS and self.transport:
+        if len(self.lane.clients) > self.lane.connections + self.lane.lingerers and self.transport:
             self.transport.close()
 
     def _refuse_h2(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,6 +22,10 @@ from .tls import ServerTls
 
 log = logging.getLogger("tidegate.lane")
 
+SPARE_FILES: Final = 64
+"""File descriptors that are kept for logs, stores and the like."""
+LINGERERS: Final = 256
+"""Connections over the limit that get to read their refusal at a time."""
 TICK: Final = 0.25
 """Seconds between looks at the deadlines: how late one may be noticed."""
 LAG: Final = 0.25
@@ -77,7 +82,10 @@ class Lane:
         self.head, self.keepalive = deadlines.head, deadlines.keepalive
         self.body_idle, self.write, self.hooks = deadlines.body, deadlines.write, deadlines.hooks
         self.body_limit, self.gather_limit = limits.body, limits.gather
-        self.connections = limits.connections
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.lingerers = min(LINGERERS, files // 8)
+        room = max(1, (files - SPARE_FILES - self.lingerers) // 2)  # two descriptors for each
+        self.connections = min(limits.connections, room)
 
     def reconfigure(self, settings: Settings) -> None:
         """Take new limits, deadlines and certificates; connections that exist go on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
 import ssl
@@ -86,6 +87,8 @@ async def connect[P: asyncio.Protocol](
     except ssl.SSLError as error:
         raise DialError(errors.UPSTREAM_TLS_INVALID, error.reason or str(error)) from None
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise DialError(errors.OVERLOADED, "no file descriptor is left") from None
         raise DialError(errors.UPSTREAM_UNREACHABLE, str(error)) from None
 
 
