@@ -276,7 +276,7 @@ async def test_a_caller_that_goes_away_ends_the_upstream_s_work(
         await raw.send(get())
         await raw.head()
     async with asyncio.timeout(10):
-        while upstream.open > before:  # noqa: ASYNC110
+        while upstream.open > before:
             await asyncio.sleep(0.02)
 
 

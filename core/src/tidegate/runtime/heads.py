@@ -172,15 +172,8 @@ def open_exchange(
     `fields` keep their order and case; framing must have been judged by the parser before.
     """
     kinds = KINDS
-    hosts: list[bytes] = []
-    asked = False
-    for name, value in fields:
-        kind = kinds[name] & _HOST_OR_EXPLAIN
-        if kind:
-            if kind == HOST:
-                hosts.append(value)
-            else:
-                asked = value == b"1"
+    special = [field for field in fields if kinds[field[0]] & _HOST_OR_EXPLAIN]
+    hosts = [value for name, value in special if kinds[name] & HOST]
     host, authority, path, origin_form = split_target(
         method, target, hosts, http10=http_version == b"HTTP/1.0", paths=paths
     )
@@ -209,7 +202,7 @@ def open_exchange(
         started=time.monotonic(),
         seed=seed,
     )
-    if asked:
+    if len(special) > len(hosts) and any(v == b"1" for n, v in special if not kinds[n] & HOST):
         exchange.trace = Trace(asked=True)
     return exchange
 
