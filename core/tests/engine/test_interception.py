@@ -349,6 +349,6 @@ async def test_a_client_that_only_ever_shakes_hands_may_be_pinning(
         writer.close()
         await writer.wait_closed()
     async with asyncio.timeout(20):
-        while not node.engine.refusals():  # noqa: ASYNC110
+        while not node.engine.refusals():
             await asyncio.sleep(0.01)
     assert "may pin" in node.engine.refusals()[0]["reason"]

@@ -64,6 +64,7 @@ class Ending(mitm.HttpStream):
         else:
             self.server_state = self.state_done
             yield from self.flow_done()
+            self._let_go()
 
     def _answer(self) -> Commands:
         """Send the answer that a hook gave, without reading more of the request."""
@@ -126,6 +127,15 @@ class Ending(mitm.HttpStream):
     def _left(self) -> bool:
         """Whether the client left while a hook was awaited."""
         return any(map(left, self._paused_event_queue))
+
+    def _let_go(self) -> None:
+        """Drop what was gathered: a flow is in a cycle of references and stays for a while."""
+        if self.flow.websocket is None:
+            for message in (self.flow.request, self.flow.response):
+                if message is not None:
+                    message.data.content = None
+            self.flow.metadata.clear()
+            self.call = None
 
     def _over(self) -> None:
         self.flow.live = False

@@ -30,6 +30,7 @@ from .call import Call
 from .destinations import Destination, connect, reaches_local
 from .layers import HttpLayer, Linger, Origin, Overdue, Written
 from .loop import eager
+from .sparse import Sparse
 
 if TYPE_CHECKING:
     from . import http2
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .master import Master
 
 log = logging.getLogger("tidegate.engine")
+told = Sparse(log)
 
 LINGER: Final = 1.0
 """Seconds between the end of our answer and the close, where the client still sends."""
@@ -140,7 +142,7 @@ class Handler(ProxyConnectionHandler):
             self._hook(command)
         elif isinstance(command, commands.Log):
             if command.level >= logging.WARNING:
-                self.log(command.message, command.level)
+                told.log(command.level, "%s", command.message)
         elif isinstance(command, commands.OpenConnection):
             io = self.transports[command.connection] = ConnectionIO()
             io.handler = eager(self.open_connection(command))
@@ -214,7 +216,7 @@ class Handler(ProxyConnectionHandler):
             raise
         except DialError as failure:
             error = failure.code.code
-            log.warning("upstream %s: %s", upstream.name, failure)
+            told.warning("upstream %s: %s", upstream.name, failure)
         if error:
             origin.error = error
             self.transports.pop(origin, None)

@@ -7,6 +7,7 @@ nobody asked for is an error; messages are built without the constructor that co
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, Final
 
@@ -55,19 +56,28 @@ class Malformed(ValueError):
     """A head that is not HTTP. The text is for the caller and repeats nothing of the head."""
 
 
+_REQUEST_LINE: Final = re.compile(
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([^\x00-\x20\x7f]+) (HTTP/1\.[01])"
+)
+_FIELD_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
+
+
 def read_fields(lines: list[bytes]) -> Fields:
-    """Field lines as they are. Raises Malformed: no folding, no space before the colon."""
+    """Field lines as they are. Raises Malformed: no folding, no control characters, no space
+    before the colon (RFC 9112 §5)."""
     fields: list[tuple[bytes, bytes]] = []
     for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or not name or name[0] in b" \t" or name[-1] in b" \t":
+        found = _FIELD_LINE.fullmatch(line)
+        if found is None:
             raise Malformed("A header field line is not well-formed.")
-        fields.append((name, value.strip(b" \t")))
+        fields.append((found[1], found[2].strip(b" \t")))
     return tuple(fields)
 
 
 def read_request(lines: list[bytes]) -> http.Request:
     """A request without body. Raises Malformed."""
+    if not _REQUEST_LINE.fullmatch(lines[0]):
+        raise Malformed("The request line is not well-formed.")
     try:
         host, port, method, scheme, authority, path, version = _read_request_line(lines[0])
     except ValueError:
@@ -90,12 +100,20 @@ def read_response(lines: list[bytes]) -> http.Response:
     return make_response(status, reason, fields, None, time.time(), version)
 
 
-def extract(buffer: Any) -> list[bytes] | None:
-    """The lines of the next head in an h11 buffer, or None. Blank lines before it are skipped."""
+def extract(buffer: Any, *, strict: bool = False) -> list[bytes] | None:
+    """The lines of the next head in an h11 buffer, or None. Blank lines before it are skipped.
+
+    `strict`: Malformed where a line ends in LF alone, in which parsers differ (RFC 9112 §2.2).
+    """
     while True:
+        before = bytes(buffer) if strict else b""
         lines = buffer.maybe_extract_lines()
         if lines is None:
             return None
+        if strict:
+            head = before[: len(before) - len(buffer)]
+            if head.count(b"\n") != head.count(b"\r\n"):
+                raise Malformed("A line does not end in CRLF.")
         if lines:
             return [bytes(line) for line in lines]
 
@@ -111,7 +129,11 @@ class Server(_http1.Http1Server):
             yield commands.CloseConnection(self.conn)
             return
         bounds = limits()
-        lines = extract(self.buf)
+        try:
+            lines = extract(self.buf, strict=True)
+        except Malformed as error:
+            yield from self.refuse(errors.BAD_REQUEST_FRAMING.denial(str(error)))
+            return
         if lines is None:
             if len(self.buf) > bounds.head:
                 yield from self.refuse(errors.HEADERS_TOO_LARGE.denial())
@@ -152,6 +174,8 @@ class Server(_http1.Http1Server):
                     part = self.body_reader(self.buf)
                 else:
                     part = self.body_reader.read_eof()
+                if part is None and len(self.buf) > limits().head:
+                    raise h11.RemoteProtocolError("an endless line between chunks")
             except h11.ProtocolError:
                 self.state = self.done
                 reason, code = BAD_BODY, ErrorCode.GENERIC_CLIENT_ERROR
@@ -257,6 +281,8 @@ class Client(_http1.Http1Client):
                     part = self.body_reader(self.buf)
                 else:
                     part = self.body_reader.read_eof()
+                if part is None and len(self.buf) > RESPONSE_HEAD:
+                    raise h11.RemoteProtocolError("an endless line between chunks")
             except h11.ProtocolError:
                 yield from self.broken("cut", close=True)
                 return

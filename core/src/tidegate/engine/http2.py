@@ -23,13 +23,13 @@ from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestData,
     RequestHeaders,
-    ResponseHeaders,
     ResponseProtocolError,
 )
 from mitmproxy.proxy.layers.http._http2 import StreamState, split_pseudo_headers
 
 from tidegate.api import errors
 from tidegate.api.types import Denial
+from tidegate.runtime.lifecycle import LAST_CALL
 from tidegate.runtime.messages import make_request
 
 from .answers import envelope
@@ -69,6 +69,7 @@ class Server(_http2.Http2Server):
         """Streams whose upstream is not read, and what lets it go on."""
         self._unread: dict[int, int] = {}
         """Bytes per stream that were received and not yet acknowledged."""
+        self._closing = False
         self._unwanted: set[int] = set()
         """Streams to reset once their answer is out: nobody wants the rest of the request."""
         self.partial_since = 0.0
@@ -88,8 +89,6 @@ class Server(_http2.Http2Server):
             if event.code.http_status_code() is not None:
                 # answers are the stream's; what is left is a reset (the page would be HTML)
                 event = ResponseProtocolError(event.stream_id, event.message, ErrorCode.KILL)
-        if isinstance(event, ResponseHeaders) and self.handler.bridge.parting:
-            self.h2_conn.leave()
         yield from super()._handle_event(event)
         if isinstance(event, events.DataReceived):
             now = time.monotonic()
@@ -120,8 +119,6 @@ class Server(_http2.Http2Server):
         stream_id, end = event.stream_id, event.stream_ended is not None
         assert stream_id is not None
         self.requests += 1
-        if self.requests >= limits().requests:
-            self.h2_conn.leave()
         try:
             request = read_request(cast(Any, event.headers))
         except ValueError:
@@ -181,11 +178,25 @@ class Server(_http2.Http2Server):
         for stream_id in tuple(self.streams):
             if self.is_closed(stream_id):
                 yield from self._forget(stream_id)
+        self._leave()
         data = self.h2_conn.data_to_send()
         if data:
             yield commands.SendData(self.conn, data)
-        if self.h2_conn.last_stream is not None and not self.streams:
-            yield commands.CloseConnection(self.conn)
+
+    def _leave(self) -> None:
+        """Ask the client to open another connection: after enough requests, and in a drain.
+
+        Between streams, since clients made with h2 (httpx) give up those that are open when a
+        GOAWAY comes. Who never pauses is asked all the same.
+        """
+        enough = limits().requests
+        wanted = self.requests >= enough or self.handler.bridge.parting
+        idle = self.requests and not self.streams
+        if wanted and (idle or self.requests >= 2 * enough) and self.h2_conn.last_stream is None:
+            self.h2_conn.leave()
+        if self.h2_conn.last_stream is not None and idle and not self._closing:
+            self._closing = True  # not at once: a request may be on its way, and is refused
+            asyncio.get_running_loop().call_later(LAST_CALL, self.handler.close)
 
     def _forget(self, stream_id: int) -> Commands:
         """A stream is over."""

@@ -31,12 +31,13 @@ from .gateway import GatewayMode
 from .handler import LINGER, Handler
 from .lanes import Chooser, Handover
 from .layers import HttpLayer
+from .sparse import Sparse
 from .tls import listener_context
 
 if TYPE_CHECKING:
     from .master import Master
 
-log = logging.getLogger("tidegate.engine")
+told = Sparse(logging.getLogger("tidegate.engine"))
 
 BACKLOG: Final = 1024
 SPARE_FILES: Final = 64
@@ -134,7 +135,7 @@ class GatewayInstance(  # type: ignore[no-untyped-call]
             stream.close()
             return
         if self.manager.full:
-            stream.write(wire(envelope(errors.OVERLOADED.denial())))
+            stream.write(wire(envelope(errors.OVERLOADED.denial(retry_after=1.0))))
             await farewell(stream)
             return
         handler = Handler(master, reader, stream, ctx.options, self.mode)
@@ -193,7 +194,7 @@ async def handle_stream(
     if stream.get_extra_info("peername") is None or proxies.full:
         stream.close()
     elif isinstance(instance.mode, mode_specs.TransparentMode) and _direct(stream, own):
-        log.warning("%s: a connection that nothing redirected is closed", instance.mode.full_spec)
+        told.warning("%s: a connection that nothing redirected is closed", instance.mode.full_spec)
         stream.close()
     else:
         await _handle_stream(instance, reader, writer)

@@ -67,8 +67,8 @@ def rebuild(bridge: Bridge, call: Call, flow: http.HTTPFlow, upstream: Upstream)
     if call.pipeline.decodes or call.pipeline.gather_response:
         fields = [field for field in fields if field[0].lower() != b"accept-encoding"]
         fields.append((b"accept-encoding", b"identity"))
-    content = request.data.content if call.gathering else None
-    if call.gathering:
+    content = request.data.content
+    if call.gathering or content is not None:  # gathered, or put in place of what streams
         if content or has_body(flow.request):
             fields.append((b"content-length", b"%d" % len(content or b"")))
     else:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mitmproxy.tls import TlsData
 
+from .sparse import Sparse
+
 if TYPE_CHECKING:
     from .handler import Handler
     from .master import Master
 
-log = logging.getLogger("tidegate.engine")
+told = Sparse(logging.getLogger("tidegate.engine"))
 
 KEPT: Final = 1000
 """Pairs of client and host that are remembered."""
@@ -114,7 +116,7 @@ class Refusals:
         self._master.count("ca_refused_total")
         refusal.count += 1
         if refusal.reason != reason:  # once per client, host and reason
-            log.warning("client %s refuses the certificate for %s: %s", client, host, reason)
+            told.warning("client %s refuses the certificate for %s: %s", client, host, reason)
         refusal.reason = reason
 
     def _at(self, client: str, host: str) -> Refusal:

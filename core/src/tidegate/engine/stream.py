@@ -98,7 +98,10 @@ class Stream(Ending):
             if expects and self.unread:
                 yield from self._continue()
             self.server_state = self.state_wait_for_response_headers
-            if event.end_stream or call.gathering:
+            if not event.end_stream and flow.request.data.content is not None:
+                self.client_state = self.state_discard_request_body
+                yield from self._send_request()
+            elif event.end_stream or call.gathering:
                 self.client_state = self.state_consume_request_body
             else:
                 yield from self._start_upload()
@@ -134,6 +137,20 @@ class Stream(Ending):
                     yield from self._answer()
                     return
             yield from self._send_request()
+
+    def state_discard_request_body(self, event: events.Event) -> Commands:
+        """Read the body to its end for nothing: a hook has put another in its place."""
+        call = self.call
+        assert call is not None
+        if isinstance(event, RequestData):
+            call.received(len(event.data))
+            if call.exchange.bytes_in > call.request_limit:
+                yield from self._fail(errors.BODY_TOO_LARGE.denial())
+            else:
+                yield from self._taken()
+        elif isinstance(event, RequestEndOfMessage):
+            self.unread = call.unread = False
+            self.client_state = self.state_done
 
     def _send_request(self, *, fresh: bool = False) -> Commands:
         """Send a whole request upstream."""
