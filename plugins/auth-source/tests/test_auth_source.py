@@ -82,12 +82,15 @@ def test_an_unknown_user_is_refused(tmp_path: Path) -> None:
 def connected(uid: int | None = None, family: int = socket.AF_INET) -> Iterator[Client]:
     """The client end of a connection that a process of this user has opened."""
     host = "127.0.0.1"
+    # An address of this process's own: elsewhere another test may hold the same port.
+    own = f"127.77.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 1}"
     code = (
         "import socket, sys, os\n"
         f"os.setuid({uid}) if {uid} is not None else None\n"
         f"s = socket.socket({int(family)})\n"
-        f"s.connect((('::ffff:' if s.family == {int(socket.AF_INET6)} else '') + '{host}',"
-        " int(sys.argv[1])))\n"
+        f"mapped = '::ffff:' if s.family == {int(socket.AF_INET6)} else ''\n"
+        f"s.bind((mapped + '{own}', 0))\n"
+        f"s.connect((mapped + '{host}', int(sys.argv[1])))\n"
         "sys.stdin.read()\n"
     )
     with socket.create_server((host, 0)) as server:
