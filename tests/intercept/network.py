@@ -24,6 +24,7 @@ from tidegate.testing.certificates import Authority
 HERE = Path(__file__).parent
 LISTED = "api.listed.test"
 OTHER = "other.test"
+PINNED = f"pinned.{LISTED}"
 OPENAI = "api.openai.com"
 V4, V6 = "198.51.100.7", "2001:db8:7::7"
 
@@ -82,7 +83,7 @@ class Network:
             (etc / "hosts").write_text(hosts)
         self.ca.write_bytes(self.authority.pem)
         pair = self.folder / "origin.pem"
-        pair.write_bytes(b"".join(self.authority.issue(LISTED, OTHER, OPENAI, V4, V6)))
+        pair.write_bytes(b"".join(self.authority.issue(LISTED, PINNED, OTHER, OPENAI, V4, V6)))
         self._process = subprocess.Popen(
             self.within(self.origin, sys.executable, str(HERE / "origin.py"), str(pair)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

@@ -143,11 +143,12 @@ def test_a_client_that_refuses_the_ca_is_told_and_passes_from_then_on(
     url = f"https://pinned.{LISTED}/pinned"
     resolve = ("--resolve", f"pinned.{LISTED}:443:{V4}")
     env = {"CURL_CA_BUNDLE": str(network.ca)}
-    for _ in range(2):  # a worker each
-        network.run("curl", "-sS", *resolve, url, env=env)
-    got = network.run("curl", "-sS", "-v", "-k", *resolve, url, env=env)
+    for _ in range(20):  # each worker learns it by itself
+        got = network.run("curl", "-sS", *resolve, url, env=env)
+        if got.returncode == 0:
+            break
     told = (node.folder / "log").read_text()
     assert f"client 10.7.1.2 refuses the certificate for pinned.{LISTED}" in told
     assert "does not trust the CA" in told
-    assert node.count("ca_refused_total") >= 1
+    assert 1 <= node.count("ca_refused_total") <= 2
     assert got.stdout == HELLO, got.stderr

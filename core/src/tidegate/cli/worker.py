@@ -157,6 +157,7 @@ class Worker:
             "active": self.engine.active,
             "counters": {"core": dict(self.runtime.counters.values), **counters},
             "rss": resident_bytes(),
+            "refusals": self.engine.refusals(),
         }
 
 

@@ -74,6 +74,9 @@ class Budget:
 class Connection(BufferedH2Connection):
     """The server's side of a connection. `head` is the bytes that a field section may have."""
 
+    MAX_CLOSED_STREAMS = 10 * STREAMS
+    """Of as many it is remembered how they were closed."""
+
     def __init__(self, config: h2.config.H2Configuration, head: int) -> None:
         super().__init__(config)
         self.local_settings.initial_window_size = STREAM_WINDOW

@@ -22,6 +22,7 @@ from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestData,
+    RequestEndOfMessage,
     RequestHeaders,
     ResponseProtocolError,
 )
@@ -70,6 +71,7 @@ class Server(_http2.Http2Server):
         self._unread: dict[int, int] = {}
         """Bytes per stream that were received and not yet acknowledged."""
         self._closing = False
+        self._reading = False
         self._unwanted: set[int] = set()
         """Streams to reset once their answer is out: nobody wants the rest of the request."""
         self.partial_since = 0.0
@@ -89,8 +91,10 @@ class Server(_http2.Http2Server):
             if event.code.http_status_code() is not None:
                 # answers are the stream's; what is left is a reset (the page would be HTML)
                 event = ResponseProtocolError(event.stream_id, event.message, ErrorCode.KILL)
+        self._reading = self._reading or isinstance(event, events.DataReceived)
         yield from super()._handle_event(event)
         if isinstance(event, events.DataReceived):
+            self._reading = False
             now = time.monotonic()
             self.partial_since = (self.partial_since or now) if self.h2_conn.partial else 0.0
         elif isinstance(event, HttpEvent) and self.h2_conn.backlog(event.stream_id) > HIGH:
@@ -106,6 +110,11 @@ class Server(_http2.Http2Server):
             return False
         if isinstance(event, h2.events.DataReceived):
             yield from self._data(event)
+            return False
+        if isinstance(event, h2.events.StreamEnded):
+            # without a look whether h2 has closed the stream: a reset may follow
+            if event.stream_id in self.streams:
+                yield ReceiveHttp(RequestEndOfMessage(event.stream_id))
             return False
         if isinstance(event, h2.exceptions.ProtocolError):
             # h2 has said why in a GOAWAY of its own
@@ -162,7 +171,13 @@ class Server(_http2.Http2Server):
     # -- streams ------------------------------------------------------------------------------
 
     def _settle(self) -> Commands:
-        """Look which streams are over, and which upstreams may be read again."""
+        """Look which streams are over, and which upstreams may be read again.
+
+        Not before all of what was received has been handled: h2 knows of a reset that the
+        stream has yet to be told.
+        """
+        if self._reading:
+            return
         for stream_id, held in tuple(self.held.items()):
             call = self.calls.get(stream_id)
             if call is not None:
