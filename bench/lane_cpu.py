@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
+import platform
 import re
 import shutil
 import socket
@@ -161,6 +162,7 @@ async def serve_events(port: int) -> None:
 
 async def serve_lane(config: Path, port: int) -> None:
     """A lane in this process, as a worker of the product would run it."""
+    from tidegate.cli.worker import settle
     from tidegate.lane import Lane
     from tidegate.runtime.lifecycle import Host, Runtime
     from tidegate.runtime.settings import load
@@ -172,6 +174,7 @@ async def serve_lane(config: Path, port: int) -> None:
     listener = settings.gateway.listen[0]
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: lane.protocol(listener), "127.0.0.1", port)
+    settle()
     await server.serve_forever()
 
 
@@ -286,17 +289,35 @@ def bench(options: argparse.Namespace) -> None:
 def report(
     results: dict[str, dict[str, list[tuple[float, float]]]], options: argparse.Namespace
 ) -> None:
-    print(f"{'load':24} {'target':18} {'CPU µs/exchange':>16} {'of nginx':>9} {'per second':>11}")
+    print(
+        f"{'load':24} {'target':18} {'CPU µs/exchange':>16} {'least':>8} {'of nginx':>9} "
+        f"{'per second':>11}"
+    )
     data: dict[str, dict[str, dict[str, float]]] = {}
     for load, targets in results.items():
         base = statistics.median(cost for cost, _ in targets["nginx"])
         for label, found in targets.items():
             cost = statistics.median(cost for cost, _ in found)
+            least = min(cost for cost, _ in found)
             rate = statistics.median(rate for _, rate in found)
-            print(f"{load:24} {label:18} {cost:16.1f} {cost / base:8.1f}x {rate:11.0f}")
-            data.setdefault(load, {})[label] = {"cpu_us": round(cost, 1), "rate": round(rate)}
+            print(
+                f"{load:24} {label:18} {cost:16.1f} {least:8.1f} {cost / base:8.1f}x {rate:11.0f}"
+            )
+            data.setdefault(load, {})[label] = {
+                "cpu_us": round(cost, 1),
+                "cpu_us_least": round(least, 1),
+                "rate": round(rate),
+            }
+    machine = {
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "connections": options.connections,
+    }
     if options.json:
-        options.json.write_text(json.dumps(data, indent=2) + "\n")
+        options.json.write_text(json.dumps({"machine": machine, "loads": data}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
