@@ -14,11 +14,19 @@ from typing import Any
 
 import httpx
 import pytest
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+from mitmproxy.connection import Client
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import UDPLayer
+from mitmproxy.proxy.layers.modes import TransparentProxy
+from mitmproxy.proxy.mode_specs import ProxyMode
 from pytest_asyncio import fixture as async_fixture
 
 from tidegate.api import Plugin, hook
 from tidegate.engine import Engine
 from tidegate.engine.master import StartError
+from tidegate.engine.passing import Closed, NextLayer
 from tidegate.runtime.ca import rotate_ca
 from tidegate.runtime.lifecycle import Host, Runtime
 from tidegate.runtime.settings import parse
@@ -352,3 +360,25 @@ async def test_a_client_that_only_ever_shakes_hands_may_be_pinning(
         while not node.engine.refusals():
             await asyncio.sleep(0.01)
     assert "may pin" in node.engine.refusals()[0]["reason"]
+
+
+@pytest.mark.parametrize(("host", "kind"), [("localhost", Closed), ("other.test", UDPLayer)])
+async def test_quic_to_a_listed_host_is_dropped_so_that_tcp_is_used(
+    start: Start, host: str, kind: type
+) -> None:
+    node = await start("regular", TAKE)
+    quic = QuicConnection(
+        configuration=QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name=host)
+    )
+    quic.connect(("192.0.2.1", 443), now=0.0)
+    first, _ = quic.datagrams_to_send(now=0.0)[0]
+    master = node.engine._master
+    assert master is not None
+    client = Client(peername=("192.0.2.9", 1), sockname=("192.0.2.1", 443))
+    client.proxy_mode = ProxyMode.parse(f"regular@127.0.0.1:{node.port}")
+    client.transport_protocol = "udp"
+    context = Context(client, master.options)
+    context.server.address = ("192.0.2.1", 443)
+    context.layers = [TransparentProxy(context)]
+    asked = next(a for a in master.addons.chain if isinstance(a, NextLayer))
+    assert isinstance(asked._next_layer(context, first, b""), kind)

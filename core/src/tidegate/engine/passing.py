@@ -15,7 +15,7 @@ from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy import commands, events, layer, tunnel
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
-from mitmproxy.proxy.layers import TCPLayer, UDPLayer, modes
+from mitmproxy.proxy.layers import DNSLayer, TCPLayer, UDPLayer, modes
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.tls import HTTP_ALPNS, ClientTLSLayer, TLSLayer, parse_client_hello
 from mitmproxy.tls import ClientHello
@@ -26,6 +26,7 @@ from .policies import Policy
 if TYPE_CHECKING:
     from .master import Master
 
+DNS: Final = 53
 FIRST_BYTES: Final = 64 * 1024
 """Bytes of a ClientHello, or of a head without a Host field, that are waited for."""
 
@@ -52,7 +53,7 @@ class NextLayer(next_layer.NextLayer):
         if isinstance(top, ClientTLSLayer):
             return self._inside(context, data_client)
         if context.client.transport_protocol == "udp":
-            return self._datagrams(context)
+            return self._datagrams(policy, context, data_client)
         if starts_like_tls_record(data_client):
             return self._tls(policy, context, data_client)
         return self._clear(policy, context, data_client)
@@ -120,8 +121,13 @@ class NextLayer(next_layer.NextLayer):
             return HttpLayer(context, HTTPMode.transparent)
         return self._close(context)
 
-    def _datagrams(self, context: Context) -> Layer:
-        """UDP passes; HTTP/3 to listed hosts does not, so that clients come by TCP."""
+    def _datagrams(self, policy: Policy, context: Context, data: bytes) -> Layer:
+        """UDP passes, but QUIC to listed hosts does not: clients then come by TCP."""
+        if context.server.address and context.server.address[1] == DNS:
+            return DNSLayer(context)  # within WireGuard it is answered by the node
+        hello = self._get_client_hello(context, data)
+        if hello is not None and policy.takes(hello.sni, names(context)):
+            return self._close(context)
         return UDPLayer(context, ignore=True)
 
     # -- ways on ------------------------------------------------------------------------------
