@@ -192,7 +192,7 @@ def open_exchange(
     )
     seed = getrandbits(96)
     exchange = Exchange(
-        f"{seed:024x}",
+        seed.to_bytes(12).hex(),
         request,
         client,
         listener=listener,

@@ -69,7 +69,7 @@ def record(x: Exchange) -> Record:
         "method": data.method.decode("latin-1"),
         "host": x.host,
         "path": x.path,
-        "query": query_names(data.path) if b"?" in data.path else None,
+        "query": query_names(data.path) if data.path.find(b"?") >= 0 else None,
         "status": x.status if response is None else response.data.status_code,
         "outcome": x.outcome,
         "code": None if denial is None else denial.code,
