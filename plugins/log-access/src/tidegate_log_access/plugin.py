@@ -14,8 +14,12 @@ from tidegate.api import AddonConfig, AddonContext, Duration, Exchange, Node, Pl
 from .record import FIELDS, SECRET_NAME, encode, headers, query_masked, record
 from .writer import Writer
 
-BATCH: Final = 64 * 1024
-"""Bytes after which a batch is handed over before its time."""
+BATCH: Final = 128 * 1024
+"""Bytes after which a batch is handed over before its time.
+
+Each hand-over makes a loop under full load wait for the interpreter's lock: with 64 KiB, and one
+more system call a batch, an exchange cost 94 us of CPU instead of 83.
+"""
 CLOSING: Final = 5.0
 """Seconds that shutdown waits for the disk."""
 

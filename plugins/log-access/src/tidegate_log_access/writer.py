@@ -38,6 +38,9 @@ class Writer:
         self._taken = 0  # bytes, written by the thread only
         self._done = Event()
         self._fd: int | None = 1 if path is None else None
+        self._held = (0, 0)
+        """What file `_fd` is. Asked once: each system call hands the interpreter's lock over
+        and back, and the loop waits for it."""
         self._torn = False
         self._warned = -WARN_EVERY
         self._tried = -RETRY_EVERY
@@ -99,8 +102,7 @@ class Writer:
         """Open the file anew where it was rotated away or removed."""
         if self._fd is not None:
             try:
-                found, held = os.stat(path), os.fstat(self._fd)
-                if (found.st_ino, found.st_dev) == (held.st_ino, held.st_dev):
+                if identity(os.stat(path)) == self._held:
                     return
             except OSError:
                 pass
@@ -117,6 +119,7 @@ class Writer:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             self._fd = os.open(path, flags, 0o640)
+            self._held = identity(os.fstat(self._fd))
             self.broken = False
         except OSError as error:
             self.broken = True
@@ -128,3 +131,8 @@ class Writer:
             self._warned = now
             where = self.path or "standard output"
             self._log.warning("%s can't be written: %s; lines are lost", where, error.strerror)
+
+
+def identity(status: os.stat_result) -> tuple[int, int]:
+    """What tells a file from another under the same name."""
+    return status.st_ino, status.st_dev
