@@ -21,6 +21,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
@@ -312,6 +313,8 @@ def report(
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
+        "python_optimised": "--enable-optimizations"
+        in (sysconfig.get_config_var("CONFIG_ARGS") or ""),
         "rounds": options.rounds,
         "seconds": options.seconds,
         "connections": options.connections,
