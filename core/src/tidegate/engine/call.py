@@ -13,12 +13,12 @@ from tidegate.api.errors import ErrorCode
 from tidegate.api.exchange import Exchange
 from tidegate.api.types import Denial
 from tidegate.api.upstream import Attempt, Upstream
+from tidegate.runtime.coding import TooLarge, Undecodable, within
 from tidegate.runtime.drive import run_now
 from tidegate.runtime.messages import error_response
 from tidegate.runtime.pipeline import Pipeline
 
 from .answers import whole
-from .decoding import TooLarge, Undecodable, within
 
 if TYPE_CHECKING:
     from .handler import Handler
@@ -198,7 +198,7 @@ class Call:
         request = self.exchange.request
         request.data.content = content
         try:
-            within(request, self.request_limit)
+            within(request.data.headers.fields, content, self.request_limit)
         except TooLarge:
             return errors.BODY_TOO_LARGE.denial()
         except Undecodable:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 from mitmproxy import http
 
 from tidegate.api import errors
+from tidegate.runtime.coding import Decoder, TooLarge, Undecodable, coding_of, within
 from tidegate.runtime.messages import make_headers
 
 from .answers import content_length, streamed, whole
 from .call import Call
-from .decoding import Decoder, TooLarge, Undecodable, coding_of, within
 from .relay import Relay
 
 if TYPE_CHECKING:
@@ -66,9 +66,10 @@ async def receive_whole(bridge: Bridge, call: Call, flow: http.HTTPFlow) -> None
     response = flow.response
     assert response is not None
     call.end_attempt()
-    if pipeline.gather_response and response.data.content:
+    if pipeline.gather_response:
+        data = response.data
         try:
-            within(response, call.response_limit)
+            within(data.headers.fields, data.content or b"", call.response_limit)
         except TooLarge:
             call.refused = errors.UPSTREAM_BODY_TOO_LARGE.denial()
             return
@@ -93,7 +94,7 @@ def media_type(message: http.Message) -> bytes:
 
 def decoder_of(response: http.Response) -> Decoder | None:
     """Undoes the coding of a stream whose events hooks will see. Raises Undecodable."""
-    coding = coding_of(response)
+    coding = coding_of(response.data.headers.fields)
     if not coding:
         return None
     decoder = Decoder(coding)

@@ -11,11 +11,10 @@ from tidegate.api import errors
 from tidegate.api.exchange import Exchange
 from tidegate.api.sse import SseParser
 from tidegate.api.types import Denial, SseEvent
+from tidegate.runtime.coding import Decoder, Undecodable
 from tidegate.runtime.faults import StreamCut
 from tidegate.runtime.pipeline import Pipeline
 from tidegate.runtime.step import SafeSink
-
-from .decoding import Decoder, Undecodable
 
 
 class Relay:

@@ -11,10 +11,10 @@ from mitmproxy import http
 from tidegate.api import errors
 from tidegate.api.types import Denial
 from tidegate.api.upstream import Codec, Upstream
+from tidegate.runtime.coding import TooLarge, Undecodable, within
 from tidegate.runtime.faults import StreamCut
 from tidegate.runtime.heads import client_fields, merge_trailers
 
-from .coding import decoded_within
 from .events import EventPipe
 from .framing import BODYLESS, CHUNKED, chunk, fields_block, last_chunk, status_line
 from .stages import COLLECT, NEVER, RESPOND, STREAM
@@ -115,10 +115,11 @@ class Answer:
             assert response is not None
             content = response.data.content = reader.take()
             try:
-                if not decoded_within(reader.fields, content, limit):
-                    carriage.fail(errors.UPSTREAM_BODY_TOO_LARGE.denial())
-                    return
-            except ValueError:
+                within(reader.fields, content, limit)
+            except TooLarge:
+                carriage.fail(errors.UPSTREAM_BODY_TOO_LARGE.denial())
+                return
+            except Undecodable:
                 carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
                 return
             if self._codec is not None and not self.events:

@@ -13,9 +13,8 @@ from tidegate.api import errors
 from tidegate.api.sse import SseParser
 from tidegate.api.types import Denial, Event, EventResult, SseEvent, WsMessage
 from tidegate.api.upstream import Codec
+from tidegate.runtime.coding import Decoder, TooLarge, coding_of
 from tidegate.runtime.faults import StreamCut
-
-from .coding import content_coding, decoder
 
 if TYPE_CHECKING:
     from .exchange import Carriage
@@ -41,8 +40,8 @@ class EventPipe:
         self._codec = codec
         self._parser = SseParser()
         fields = response.data.headers.fields
-        coding = content_coding(fields)
-        self._decoder = decoder(coding) if coding else None
+        coding = coding_of(fields)
+        self._decoder = Decoder(coding) if coding else None
         if coding:
             response.data.headers.fields = tuple(
                 field for field in fields if field[0].lower() != b"content-encoding"
@@ -55,10 +54,7 @@ class EventPipe:
         stream, ValueError where it is not acceptable.
         """
         if self._decoder is not None and data:
-            try:
-                data = self._decoder.feed(data, DECODED)
-            except OverflowError:
-                raise ValueError("it decodes to too much") from None
+            data = self._decoded(self._decoder, data)
         items = self._parser.feed(data)
         if complete:
             items += self._parser.end()
@@ -73,6 +69,15 @@ class EventPipe:
                 sent = self._pipeline.event(self._exchange, event)
                 out += [one.encode() for one in sent if _is_sse(one)]
         return b"".join(out)
+
+    @staticmethod
+    def _decoded(decoder: Decoder, data: bytes) -> bytes:
+        out = bytearray()
+        for piece in decoder.feed(data):
+            out += piece
+            if len(out) > DECODED:
+                raise TooLarge(f"a piece of the stream decodes to over {DECODED} bytes")
+        return bytes(out)
 
     def _transform(self, event: SseEvent) -> Sequence[Event]:
         exchange, pipeline = self._exchange, self._pipeline

@@ -17,6 +17,7 @@ from mitmproxy import http
 from tidegate.api import errors
 from tidegate.api.exchange import Exchange
 from tidegate.api.types import Denial
+from tidegate.runtime.coding import TooLarge, Undecodable, within
 from tidegate.runtime.drive import drive, resumed
 from tidegate.runtime.heads import HeadError, open_exchange
 from tidegate.runtime.messages import error_response
@@ -24,7 +25,6 @@ from tidegate.runtime.pipeline import Pipeline
 from tidegate.runtime.step import SafeSink
 
 from .answer import Answer
-from .coding import decoded_within
 from .delivery import Delivery
 from .stages import COLLECT, DONE, GATHER, HOOKS, NEVER, RESPOND, SEND, STREAM
 
@@ -239,12 +239,12 @@ class Carriage:
         data = self.exchange.request.data
         data.content = content = self.incoming.take()
         try:
-            within = decoded_within(data.headers.fields, content, self._limit)
-        except ValueError:
-            self.fail(errors.BAD_REQUEST_BODY.denial())
-            return
-        if not within:
+            within(data.headers.fields, content, self._limit)
+        except TooLarge:
             self.fail(errors.BODY_TOO_LARGE.denial())
+            return
+        except Undecodable:
+            self.fail(errors.BAD_REQUEST_BODY.denial())
             return
         then, self._then = self._then, None
         assert then is not None

@@ -1,4 +1,7 @@
-"""Content codings undone within a bound (RFC 9110 §8.4), so that no bomb gets in."""
+"""Content codings undone within a bound (RFC 9110 §8.4), so that no bomb gets in.
+
+Both carriers use it: what one can decode, and what it refuses, holds for the other.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from typing import Any, Final
 
 import brotli  # type: ignore[import-untyped]
 import zstandard
-from mitmproxy import http
+
+from tidegate.api.messages import Fields
 
 PIECE: Final = 64 * 1024
 """Bytes that are decoded at a time."""
@@ -56,9 +60,19 @@ type _Step = Callable[[bytes], tuple[bytes, bool, bool]]
 def _zlib(window: int) -> Callable[[], _Step]:
     def make() -> _Step:
         state: Any = zlib.decompressobj(window)
+        started = False
 
         def step(data: bytes) -> tuple[bytes, bool, bool]:
-            piece = state.decompress(state.unconsumed_tail + data, PIECE)
+            nonlocal state, started
+            try:
+                piece = state.decompress(state.unconsumed_tail + data, PIECE)
+            except zlib.error:
+                if started or window != zlib.MAX_WBITS:
+                    raise
+                # `deflate` is sent without zlib's frame by some (RFC 9110 §8.4.1.2)
+                state = zlib.decompressobj(-zlib.MAX_WBITS)
+                piece = state.decompress(data, PIECE)
+            started = True
             more = bool(state.unconsumed_tail) or len(piece) == PIECE
             return piece, more and not state.eof, state.eof
 
@@ -72,7 +86,8 @@ def _brotli() -> _Step:
 
     def step(data: bytes) -> tuple[bytes, bool, bool]:
         piece = state.process(data, output_buffer_limit=PIECE)
-        return piece, not state.can_accept_more_data(), state.is_finished()
+        # It may hold output back though it says that it takes more: ask until none comes.
+        return piece, bool(piece) and not state.is_finished(), state.is_finished()
 
     return step
 
@@ -95,7 +110,7 @@ def _zstd() -> _Step:
 _CODINGS: Final[dict[str, Callable[[], _Step]]] = {
     "gzip": _zlib(31),
     "x-gzip": _zlib(31),
-    "deflate": _zlib(15),
+    "deflate": _zlib(zlib.MAX_WBITS),
     "br": _brotli,
     "zstd": _zstd,
 }
@@ -114,15 +129,17 @@ def decode(data: bytes, coding: str, limit: int) -> bytes:
     return bytes(out)
 
 
-def coding_of(message: http.Message) -> str:
-    """The content codings of a message, "" where there are none."""
-    values = [v for n, v in message.data.headers.fields if n.lower() == b"content-encoding"]
+def coding_of(fields: Fields) -> str:
+    """The content codings that header fields name, "" where there are none."""
+    values = [v for n, v in fields if len(n) == 16 and n.lower() == b"content-encoding"]
     coding = b",".join(values).decode("latin-1").strip().lower()
     return "" if coding == "identity" else coding
 
 
-def within(message: http.Message, limit: int) -> None:
-    """Raise TooLarge or Undecodable where the decoded body of a message is no good."""
-    coding = coding_of(message)
-    if coding:
-        decode(message.data.content or b"", coding, limit)
+def within(fields: Fields, content: bytes, limit: int) -> None:
+    """Raise TooLarge or Undecodable where a body, decoded, is no good. An empty one is good."""
+    coding = coding_of(fields)
+    if coding and content:
+        decode(content, coding, limit)
+    elif len(content) > limit:
+        raise TooLarge(f"the body is over {limit} bytes")
