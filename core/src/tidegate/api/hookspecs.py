@@ -246,6 +246,8 @@ class HookSpecs:
     def console_routes(self, router: Any) -> Maybe[None]:
         """Add routes to the console: `router` is a FastAPI router. Console process only.
 
+        There is no console yet, so nothing calls it.
+
         Example:
             class Pulse(Plugin):
                 @hook

@@ -54,7 +54,21 @@ type Steps = tuple[Step, ...]
 
 
 class Pipeline:
-    """The compiled hooks of one scope. Immutable; an exchange keeps the one it started with."""
+    """The compiled hooks of one scope. Immutable; an exchange keeps the one it started with.
+
+    Attributes:
+        names: the addons of this scope, in file order.
+        anonymous: whether it lets exchanges without a principal through.
+        steps: the request steps; from `body_at` on they may see a whole request body, and the
+            upstream of a cache's own fetch is chosen from `fetch_at` on.
+        transforms: the response steps; those before `stored_at` run before cache_store, those of
+            `after_cache` are what a cached answer still meets.
+        events, logs: the event and log steps. `decodes`: an event hook may change a stream;
+            `logs_suspend`: a log hook is async.
+        suspends: a request or response hook is async: the exchange needs a task.
+        request_limit, response_limit: decoded bytes of a body that hooks must see whole.
+        gather_response: "" never, "bodies" all but event streams, "always".
+    """
 
     __slots__ = (
         "_after",
