@@ -25,7 +25,6 @@ import asyncio
 import sys
 import time
 from collections.abc import Coroutine, Sequence
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from mitmproxy import http
@@ -40,7 +39,7 @@ from .guard import guarded, watch
 from .messages import check_event, check_fields, check_response
 from .redact import strip_credentials
 from .shadow import note_failure
-from .step import CORE, SafeSink, Step
+from .step import CORE, SafeSink, Step, waits
 
 if TYPE_CHECKING:
     from .addon import Addon
@@ -396,11 +395,6 @@ class Pipeline:
         code = rule.timed_out if timed_out else rule.failed
         assert code is not None
         return code.denial()
-
-
-def waits(step: Step, result: object) -> bool:
-    """Whether a plain hook that may wait (`cache_lookup`) has found something to wait for."""
-    return step.rule.waits and type(result) is CoroutineType
 
 
 def _current_task() -> asyncio.Task[Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any, Final
 
 from mitmproxy import http
@@ -106,6 +107,11 @@ class Step:
 
 CORE: Final = Step("log", "core", lambda _: None)
 """Stands for core's own code, such as `exchange.at_end`, in reports."""
+
+
+def waits(step: Step, result: object) -> bool:
+    """Whether a plain hook that may wait (`cache_lookup`) has found something to wait for."""
+    return step.rule.waits and type(result) is CoroutineType
 
 
 class SafeSink:
