@@ -109,3 +109,11 @@ def report(step: Step, error: BaseException, exchange: Exchange) -> None:
         scrub(str(error), exchange)[:300],
         where,
     )
+
+
+def current_task() -> asyncio.Task[Any] | None:
+    """The task that runs now; None outside of one, and where no loop runs."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs
+        return None

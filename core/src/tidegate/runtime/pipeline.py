@@ -34,7 +34,7 @@ from tidegate.api.exchange import Exchange
 from tidegate.api.types import BodySink, Denial, Event, Principal
 from tidegate.api.upstream import Upstream
 
-from .faults import HookExpired, InvalidOutput, StreamCut, report
+from .faults import HookExpired, InvalidOutput, StreamCut, current_task, report
 from .guard import guarded, watch
 from .messages import check_event, check_fields, check_response
 from .redact import strip_credentials
@@ -372,7 +372,7 @@ class Pipeline:
     def _failed(self, step: Step, exchange: Exchange, error: BaseException) -> Denial | None:
         """What a hook's exception means for the exchange; re-raises a true cancellation."""
         if isinstance(error, asyncio.CancelledError):
-            task = _current_task()
+            task = current_task()
             if task is not None and task.cancelling():
                 if not exchange.expired:
                     raise error
@@ -395,10 +395,3 @@ class Pipeline:
         code = rule.timed_out if timed_out else rule.failed
         assert code is not None
         return code.denial()
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # no loop runs
-        return None
