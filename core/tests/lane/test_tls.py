@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import os
+import socket
 import ssl
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from cryptography.x509.oid import NameOID
 from tidegate.api import Tls, upstream_from_url
 from tidegate.runtime.settings import Certificate, Listener
 from tidegate.testing import ScriptedUpstream
+from tidegate.testing.script import close, head, send
 
-from .conftest import Serve
+from .conftest import Peer, Serve
 
 
 class Authority:
@@ -195,3 +198,44 @@ async def test_a_session_of_an_upstream_is_resumed(serve: Serve, authority: Auth
         await upstream.until(lambda: upstream.open == 0)
         assert (await peer.get()).status == 200
         assert endpoint.idle[0].tls.session_reused
+
+
+@pytest.mark.parametrize("framed", [True, False], ids=["length", "until close"])
+async def test_a_slow_client_gets_all_of_what_a_tls_upstream_sent_before_it_closed(
+    serve: Serve, authority: Authority, framed: bool
+) -> None:
+    """uvloop's TLS may lose what it holds when the peer closes while reading is paused."""
+    data = bytes(range(256)) * 8_192  # 2 MiB, and small buffers on the client's side
+    fields = {"connection": "close"} | ({"content-length": str(len(data))} if framed else {})
+    async with ScriptedUpstream(tls=authority.server("localhost")) as upstream:
+        upstream.answer(head(200, fields), send(data), close())
+        leaf = upstream_from_url(
+            f"https://localhost:{upstream.port}", tls=Tls(ca=str(authority.file))
+        )
+        running = await serve(leaf)
+        for _ in range(5):
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", running.port))
+            peer = Peer(*await asyncio.open_connection(sock=sock, limit=8192))
+            await peer.send(b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n")
+            received = bytearray()
+            while piece := await peer.reader.read(16_384):
+                received += piece
+                await asyncio.sleep(0.001)  # slower than the upstream: the lane pauses it
+            peer.writer.close()
+            body = bytes(received).partition(b"\r\n\r\n")[2]
+            assert (body if framed else dechunked(body)) == data
+
+
+def dechunked(body: bytes) -> bytes:
+    """The content of a chunked body; AssertionError where it has no end."""
+    out = bytearray()
+    while True:
+        size, _, body = body.partition(b"\r\n")
+        assert size, "the body is cut"
+        if int(size, 16) == 0:
+            return bytes(out)
+        out += body[: int(size, 16)]
+        body = body[int(size, 16) + 2 :]
