@@ -6,11 +6,13 @@ Plugins never import each other: they ask `find_format`, and get an object of th
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Final, Literal, Protocol, cast
 
-from .exchange import StashKey
+from .exchange import Exchange, StashKey
 from .upstream import Codec
 
 FORMATS: Final = "tidegate.formats"
@@ -94,11 +96,48 @@ class AiFormat(Protocol):
         """
 
 
+_INBOUND: Final = (
+    (r"(?:/openai)?(?:/v\d+|/deployments/[^/]+)?/chat/completions", "openai-chat"),
+    (r"(?:/openai)?(?:/v\d+)?/responses", "openai-responses"),
+    (r"(?:/v\d+)?/messages", "anthropic-messages"),
+    (r"/v1(?:beta)?/.*models/[^/:]+:(?:streamG|g)enerateContent", "gemini"),
+    (r"/model/[^/]+/converse(?:-stream)?", "bedrock-converse"),
+    (r"/v2/chat", "cohere-chat"),
+    (r"/api/chat", "ollama-chat"),
+)
+_PATHS: Final = re.compile("|".join(f"({path})" for path, _ in _INBOUND))
+
+
+def inbound_format(path: str) -> str | None:
+    """The format that callers of `path` speak; None: it is no model API's path.
+
+    >>> inbound_format("/v1/chat/completions")
+    'openai-chat'
+    """
+    found = _PATHS.fullmatch(path)
+    return None if found is None or found.lastindex is None else _INBOUND[found.lastindex - 1][1]
+
+
+def ai_call(exchange: Exchange) -> AiCall | None:
+    """The call to a model that this request is, parsed once for all; None: its path is no such API.
+
+    Needs `Body(request=True)`. ValueError: the body is not a request of that format.
+    """
+    call = exchange.stash.get(AI_CALL)
+    if call is None and exchange.request.data.method == b"POST":
+        name = inbound_format(exchange.path)
+        if name is not None:
+            request = find_format(name).parse_request(exchange.request_json(), exchange.path)
+            call = exchange.stash[AI_CALL] = AiCall(name, request)
+    return call
+
+
 def format_names() -> list[str]:
     """The names of the formats that are installed; nothing is imported."""
     return sorted({point.name for point in entry_points(group=FORMATS)})
 
 
+@cache
 def find_format(name: str) -> AiFormat:
     """The format of an entry point, or a dialect of it: `openai-chat/mistral`.
 
