@@ -196,6 +196,39 @@ async def test_resets_are_budgeted_and_cost_few_connections(
     assert {e.outcome for e in serving.logged} <= {"client_cancelled"}
 
 
+async def test_streams_that_a_client_has_us_reset_are_budgeted_too(
+    front: Front, upstream: Any, route_to: Any
+) -> None:
+    """A window beyond its maximum makes the server reset the stream (CVE-2025-8671)."""
+    upstream.answer(silence())
+    serving = await front(route_to(upstream.url))
+    too_much = 2**31 - 1
+    async with serving.http2() as client:
+        for _ in range(2000):
+            if client.gone is not None:
+                break
+            stream = client.h2.get_next_available_stream_id()
+            fields = [(":method", "GET"), (":scheme", "https"), (":authority", "localhost")]
+            client.h2.send_headers(stream, [*fields, (":path", "/")], end_stream=True)
+            client.flush()
+            client.raw(frames.WindowUpdateFrame(stream, window_increment=too_much).serialize())
+            if stream % 20 == 1:
+                await asyncio.sleep(0.001)
+        await client.until(lambda: client.closed)
+        assert client.gone == CALM
+    assert upstream.connections <= 200
+
+
+async def test_a_frame_longer_than_allowed_is_refused_before_its_payload_comes(
+    front: Front, upstream: Any, route_to: Any
+) -> None:
+    serving = await front(route_to(upstream.url))
+    async with serving.http2() as client:
+        client.raw(b"\xff\xff\xff\x00\x00\x00\x00\x00\x01")
+        await client.until(lambda: client.closed)
+        assert client.gone == int(ErrorCodes.FRAME_SIZE_ERROR)
+
+
 async def test_a_reset_ends_its_exchange_at_once(
     front: Front, upstream: Any, route_to: Any
 ) -> None:

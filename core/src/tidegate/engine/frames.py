@@ -21,6 +21,8 @@ from h2.stream import StreamClosedBy
 from hyperframe import frame as frames
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
+from .strict import FieldDecoder, Frames, declared, falls_short, is_malformed, malformed
+
 STREAM_WINDOW: Final = 64 * 1024
 CONNECTION_WINDOW: Final = 1024 * 1024
 FRAME: Final = 16 * 1024
@@ -28,7 +30,7 @@ STREAMS: Final = 100
 """Streams that a client may have open at a time."""
 
 RESETS: Final = 100
-"""Streams that a client may give up in a row (CVE-2023-44487) …"""
+"""Streams that a client may give up (CVE-2023-44487), or have us reset (CVE-2025-8671) …"""
 RESETS_PER_SECOND: Final = RESETS / 30
 """… and how fast it earns them back."""
 GLITCHES: Final = 1000
@@ -46,6 +48,16 @@ _COSTS: Final[dict[type[frames.Frame], int]] = {
     frames.ContinuationFrame: 1,
     frames.ExtensionFrame: 1,
 }
+
+_FAULTS: Final = frozenset(
+    {
+        ErrorCodes.PROTOCOL_ERROR,
+        ErrorCodes.FLOW_CONTROL_ERROR,
+        ErrorCodes.STREAM_CLOSED,
+        ErrorCodes.FRAME_SIZE_ERROR,
+    }
+)
+"""What a stream is reset with for what its client did."""
 
 
 class Budget:
@@ -85,13 +97,19 @@ class Connection(BufferedH2Connection):
         self.local_settings[SettingCodes.MAX_HEADER_LIST_SIZE] = head
         self.local_settings.acknowledge()
         self.max_inbound_frame_size = FRAME
+        self.incoming_buffer = Frames(server=True)
+        self.decoder = FieldDecoder()
         # An answer (431) where that is honest, an end to the connection where it is a bomb.
         self.decoder.max_header_list_size = 4 * head
         self._block = 2 * head
         self._glitches = Budget(GLITCHES, GLITCHES_PER_SECOND)
         self._resets = Budget(RESETS, RESETS_PER_SECOND)
+        self._begun = False
+        self._faults = 0
         self.last_stream: int | None = None
         """The last stream that is served, once the client was asked to leave."""
+        self.leaving = False
+        """Whether the client has said that it opens no more streams."""
 
     def initiate_connection(self) -> None:
         """The preface: settings, and the connection's window."""
@@ -127,6 +145,10 @@ class Connection(BufferedH2Connection):
         return events
 
     def _receive_frame(self, frame: frames.Frame) -> list[Event]:
+        if not self._begun:
+            if not isinstance(frame, frames.SettingsFrame) or "ACK" in frame.flags:
+                raise ProtocolError("a preface without SETTINGS (RFC 9113 §3.4)")
+            self._begun = True
         cost = _COSTS.get(type(frame), 0)
         if isinstance(frame, frames.DataFrame) and not frame.data:
             cost = 0 if "END_STREAM" in frame.flags else 10
@@ -134,7 +156,17 @@ class Connection(BufferedH2Connection):
             raise DenialOfServiceError("too many control frames")
         if isinstance(frame, frames.RstStreamFrame) and not self._resets.spend(1):
             raise DenialOfServiceError("too many resets")
-        return super()._receive_frame(frame)
+        self._faults = 0
+        events: list[Event] = super()._receive_frame(frame)
+        if self._faults and not self._resets.spend(self._faults):
+            raise DenialOfServiceError("too many streams that had to be reset")
+        return events
+
+    def _prepare_for_sending(self, sent: list[frames.Frame]) -> None:
+        for frame in sent:
+            if isinstance(frame, frames.RstStreamFrame) and frame.error_code in _FAULTS:
+                self._faults += 1
+        super()._prepare_for_sending(sent)
 
     def _receive_headers_frame(
         self, frame: frames.HeadersFrame
@@ -149,7 +181,37 @@ class Connection(BufferedH2Connection):
             self.highest_inbound_stream_id = stream_id
             self._closed_streams[stream_id] = StreamClosedBy.SEND_RST_STREAM
             return [frames.RstStreamFrame(stream_id, error_code=ErrorCodes.REFUSED_STREAM)], []
-        return super()._receive_headers_frame(frame)
+        before = declared(self.streams.get(stream_id))
+        try:
+            sent, events = super()._receive_headers_frame(frame)
+        except ProtocolError as error:
+            if stream_id not in self.streams or not is_malformed(error):
+                raise
+            return malformed(self.streams[stream_id])
+        stream = self.streams[stream_id]
+        return malformed(stream) if falls_short(stream, before, events) else (sent, events)
+
+    def _receive_data_frame(
+        self, frame: frames.DataFrame
+    ) -> tuple[list[frames.Frame], list[Event]]:
+        try:
+            return super()._receive_data_frame(frame)
+        except ProtocolError as error:
+            if frame.stream_id not in self.streams or not is_malformed(error):
+                raise
+            sent, events = malformed(self.streams[frame.stream_id])
+            size = frame.flow_controlled_length  # which nobody will take
+            opened = self._inbound_flow_control_window_manager.process_bytes(size)
+            if opened:
+                sent.append(frames.WindowUpdateFrame(0, window_increment=opened))
+            return sent, events
+
+    def _receive_goaway_frame(
+        self, frame: frames.GoAwayFrame
+    ) -> tuple[list[frames.Frame], list[Event]]:
+        """The client opens no more streams: those that are open go on (RFC 9113 §6.8)."""
+        self.leaving = True
+        return [], []
 
     def _end(self, why: str) -> ProtocolError:
         self._terminate_connection(ErrorCodes.ENHANCE_YOUR_CALM)

@@ -212,6 +212,9 @@ class Server(_http2.Http2Server):
         if self.h2_conn.last_stream is not None and idle and not self._closing:
             self._closing = True  # not at once: a request may be on its way, and is refused
             asyncio.get_running_loop().call_later(LAST_CALL, self.handler.close)
+        if self.h2_conn.leaving and not self.streams and not self._closing:
+            self._closing = True
+            asyncio.get_running_loop().call_soon(self.handler.close)
 
     def _forget(self, stream_id: int) -> Commands:
         """A stream is over."""
