@@ -143,6 +143,7 @@ class Node:
         line = self.process.stdout.readline()
         assert line, (folder / "log").read_text()
         self.ready: dict[str, Any] = json.loads(line)
+        assert self.ready["event"] == "ready", line
 
     def redirect(self, *ports: int) -> None:
         """Lead what comes in from the client to the node."""

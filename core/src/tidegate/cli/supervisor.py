@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tidegate.runtime.intercepts import split_mode
 from tidegate.runtime.lifecycle import Host
 from tidegate.runtime.problems import ConfigError, Problem
 from tidegate.runtime.settings import Listener, Settings
@@ -54,7 +55,7 @@ class Started:
     settings: Settings
     announcements: dict[str, str] = field(default_factory=dict)
     intercept: dict[str, list[str]] = field(default_factory=dict)
-    """The addresses of each `[[intercept]]` that listens on TCP."""
+    """Where each `[[intercept]]` listens."""
 
     def event(self) -> Message:
         """The ready line."""
@@ -289,16 +290,17 @@ def url(listener: Listener, address: tuple[Any, ...]) -> str:
 
 
 def intercepting(settings: Settings, sockets: dict[str, socket.socket]) -> dict[str, list[str]]:
-    """Where each intercept listens."""
-    return {
-        intercept.name: [
+    """Where each intercept listens. One on no address of its own has its mode there."""
+    told = {}
+    for intercept in settings.intercepts:
+        own = [
             join(*sock.getsockname()[:2])
             for name, sock in sockets.items()
             if name.partition("|")[0] == intercept.name
         ]
-        for intercept in settings.intercepts
-        if intercept.addresses
-    }
+        host, port = split_mode(intercept.mode)[2:]
+        told[intercept.name] = own or [join(host or "0.0.0.0", port) if port else intercept.mode]
+    return told
 
 
 def run(

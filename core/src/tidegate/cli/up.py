@@ -105,6 +105,7 @@ def welcome_lines(started: supervisor.Started, source: Source) -> list[Text]:
         Text(),
     ]
     rows = [("gateway", "  ".join(started.gateway)), ("answers", answers(started.settings))]
+    rows += [("intercept", f"{name}  {'  '.join(at)}") for name, at in started.intercept.items()]
     if key is not None:
         rows.append(("API key", f"{key}   shown this once: keep it"))
     elif asks_for_key(started.settings):

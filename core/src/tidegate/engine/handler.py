@@ -250,6 +250,8 @@ class Handler(ProxyConnectionHandler):
         cancelled = None
         try:
             while data := await reader.read(65535):
+                if self._lingering and connection is self.client:
+                    continue
                 self.post(events.DataReceived(connection, data))
                 await self._pace(connection)
         except OSError:
@@ -311,16 +313,15 @@ class Handler(ProxyConnectionHandler):
         super().close_connection(connection, half_close)
 
     def _linger(self, connection: Connection) -> None:
-        io = self.transports[connection]
-        transport = cast(asyncio.StreamWriter, io.writer).transport
-        if not transport.can_write_eof() or transport.is_closing():
+        writer = cast(asyncio.StreamWriter, self.transports[connection].writer)
+        transport = getattr(writer, "transport", None)  # a WireGuard stream has none
+        if writer.is_closing() or not (transport is None or transport.can_write_eof()):
             self.close_connection(connection)
             return
         self._lingering = True
-        transport.write_eof()
-        reading = cast(asyncio.ReadTransport, transport)
-        if reading.is_reading():
-            reading.pause_reading()
+        writer.write_eof()
+        if transport is not None and cast(asyncio.ReadTransport, transport).is_reading():
+            cast(asyncio.ReadTransport, transport).pause_reading()
         asyncio.get_running_loop().call_later(LINGER, self.close_connection, connection)
 
     # -- deadlines ----------------------------------------------------------------------------

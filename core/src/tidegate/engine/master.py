@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import mitmproxy.master
@@ -19,6 +20,7 @@ from mitmproxy.connection import Client
 from mitmproxy.proxy import commands, mode_specs
 
 from tidegate.runtime.ca import ensure_ca
+from tidegate.runtime.intercepts import split_mode
 from tidegate.runtime.lifecycle import Runtime
 from tidegate.runtime.settings import Gateway, Settings
 
@@ -32,6 +34,7 @@ from .passing import NextLayer
 from .policies import Policies
 from .refusals import Refusals
 from .tls import TlsConfig
+from .wireguard import ensure_keys
 
 if TYPE_CHECKING:
     from .handler import Handler
@@ -98,6 +101,9 @@ class Master(mitmproxy.master.Master):
         confdir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.proxies.sockets = sockets
         try:
+            for intercept in self.intercepts:
+                if intercept.kind == "wireguard" and (keys := split_mode(intercept.mode)[1]):
+                    ensure_keys(Path(keys).expanduser())
             self.options.update(  # type: ignore[no-untyped-call]
                 confdir=str(confdir), mode=self.proxies.modes(), **OPTIONS
             )

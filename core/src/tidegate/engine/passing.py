@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from mitmproxy.addons import next_layer
@@ -19,6 +20,7 @@ from mitmproxy.proxy.layers import DNSLayer, TCPLayer, UDPLayer, modes
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.tls import HTTP_ALPNS, ClientTLSLayer, TLSLayer, parse_client_hello
 from mitmproxy.tls import ClientHello
+from OpenSSL import SSL
 
 from .layers import HttpLayer
 from .policies import Policy
@@ -163,7 +165,8 @@ class ClientTls(ClientTLSLayer):
     def send_close(self, command: commands.CloseConnection) -> layer.CommandGenerator[None]:
         """Close with close_notify: a body that the close ends is whole (RFC 9112 §9.8)."""
         if self.conn.tls_established:
-            self.tls.shutdown()
+            with suppress(SSL.Error):  # it has been said already
+                self.tls.shutdown()
             yield from self.tls_interact()
         yield from super().send_close(command)
 
