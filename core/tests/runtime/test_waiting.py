@@ -115,3 +115,34 @@ async def test_when_a_cache_stands_in_for_an_upstream(error, fallback, answered)
         assert exchange.from_cache is answered
         assert not pipeline.stand_in(exchange, error.denial())  # once
         pipeline.finish(exchange)
+
+
+async def test_a_plain_log_hook_may_wait_and_only_its_exchange_waits_with_it():
+    gates = {"/slow": asyncio.Event()}
+    written = []
+
+    class Counting(Plugin):
+        @hook
+        def log(self, exchange):
+            gate = gates.get(exchange.path)
+            return None if gate is None else self._count(exchange, gate)
+
+        async def _count(self, exchange, gate):
+            await gate.wait()
+            exchange.notes["counted"] = True
+
+    class Writing(Plugin):
+        @hook
+        def log(self, exchange):
+            written.append((exchange.path, exchange.notes.get("counted")))
+
+    async with Harness(Counting, Writing) as harness:
+        await harness.start(make_exchange("GET", "http://api.test/slow"))
+        await harness.start(make_exchange("GET", "http://api.test/fast"))
+        while not written:
+            await asyncio.sleep(0)
+        assert written == [("/fast", None)]
+        assert harness.runtime.logs.busy
+        gates["/slow"].set()
+        await harness.runtime.flush()
+        assert written == [("/fast", None), ("/slow", True)]

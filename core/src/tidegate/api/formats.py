@@ -7,12 +7,15 @@ Plugins never import each other: they ask `find_format`, and get an object of th
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Final, Literal, Protocol, cast
 
 from .exchange import Exchange, StashKey
+from .types import Denial
 from .upstream import Codec
 
 FORMATS: Final = "tidegate.formats"
@@ -61,17 +64,54 @@ class AiCall:
     """The caller's format."""
     request: AiRequest
     provider_format: str = ""
+    provider: str = ""
+    """The provider's name in the configuration, where a plugin chose one."""
     model: str = ""
     """As the provider was asked for it."""
     usage: AiUsage | None = None
     finish: str = ""
     warnings: list[str] = field(default_factory=list)
+    cut: Callable[[Denial], bytes] | None = None
+    """Ends the caller's stream with an error, in its own framing; set by a codec that streams."""
 
 
 AI_CALL: Final = StashKey[AiCall]("ai.call")
 
 
-class AiFormat(Protocol):
+@dataclass(slots=True)
+class AiSpent:
+    """What a call to a model has used, as far as it crossed the wire.
+
+    Put into `exchange.stash[AI_SPENT]` at the exchange's end, before the functions run that
+    other addons gave to `exchange.at_end` in `authenticate` or `authorize`: settle there.
+    """
+
+    provider: str
+    model: str
+    """As the provider names it in its answer, else as it was asked for."""
+    format: str
+    usage: AiUsage
+    cost: Decimal | None = None
+    """US dollars, exact; None: no price is known."""
+    estimated: bool = False
+    """True where the provider did not say all of `usage`, and no tokenizer of its counted it."""
+    finish: str = ""
+
+
+AI_SPENT: Final = StashKey[AiSpent]("ai.spent")
+
+
+class ErrorShape(Protocol):
+    """How a model API says errors, so that its official clients raise the right exception."""
+
+    def error_body(self, denial: Denial, request_id: str) -> bytes:
+        """The body of an answer with the denial's status; JSON."""
+
+    def error_end(self, denial: Denial, request_id: str) -> bytes:
+        """The server-sent events that end a stream with an error, from wherever it stands."""
+
+
+class AiFormat(ErrorShape, Protocol):
     """One format. Everything is sans-I/O: values in, values out."""
 
     @property
@@ -132,9 +172,32 @@ def ai_call(exchange: Exchange) -> AiCall | None:
     return call
 
 
-def format_names() -> list[str]:
+def error_body(path: str, denial: Denial, request_id: str) -> bytes | None:
+    """An error as callers of a model API's `path` expect it; None: it is no such path."""
+    name = inbound_format(path)
+    if name is None or name not in format_names():
+        return None
+    return find_format(name).error_body(denial, request_id)
+
+
+def error_end(exchange: Exchange, denial: Denial, *, events: bool) -> bytes | None:
+    """What ends the stream of a call to a model with an error; None: it is no such call.
+
+    `events`: what the caller gets is made of server-sent events.
+    """
+    call = exchange.stash.get(AI_CALL)
+    if call is not None and call.cut is not None:
+        return call.cut(denial)
+    name = inbound_format(exchange.path) if events else None
+    if name is None or name not in format_names():
+        return None
+    return find_format(name).error_end(denial, exchange.id)
+
+
+@cache
+def format_names() -> tuple[str, ...]:
     """The names of the formats that are installed; nothing is imported."""
-    return sorted({point.name for point in entry_points(group=FORMATS)})
+    return tuple(sorted({point.name for point in entry_points(group=FORMATS)}))
 
 
 @cache

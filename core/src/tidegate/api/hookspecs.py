@@ -183,6 +183,9 @@ class HookSpecs:
     def log(self, exchange: Exchange) -> Maybe[None]:
         """Write down an exchange that has ended. It may be dropped under load (and is counted).
 
+        A plain `def` may return a coroutine where there is something to wait for: the hooks of
+        addons listed later then wait for it too, other exchanges do not.
+
         Example:
             class Slow(Plugin):
                 @hook
