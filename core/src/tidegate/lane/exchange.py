@@ -16,6 +16,7 @@ from mitmproxy import http
 
 from tidegate.api import errors
 from tidegate.api.exchange import Exchange
+from tidegate.api.messages import PreparedResponse
 from tidegate.api.types import Denial
 from tidegate.runtime.coding import TooLarge, Undecodable, within
 from tidegate.runtime.drive import drive, resumed
@@ -26,6 +27,7 @@ from tidegate.runtime.step import SafeSink
 
 from .answer import Answer
 from .delivery import Delivery
+from .prepared import send_prepared
 from .stages import COLLECT, DONE, GATHER, HOOKS, NEVER, RESPOND, SEND, STREAM
 
 if TYPE_CHECKING:
@@ -272,8 +274,12 @@ class Carriage:
         if exchange.denial is not None:
             self.fail(exchange.denial)
         elif exchange.from_cache and not self.pipeline.after_cache:
-            assert exchange.response is not None
-            self._send_whole(exchange.response)  # a hit that no transform sees
+            response = exchange.response  # a hit that no transform sees
+            assert response is not None
+            if type(response) is PreparedResponse and send_prepared(self, response):
+                self.end()
+            else:
+                self._send_whole(response)
         else:
             self.stage = RESPOND
             self.run(self.pipeline.response(exchange), self._answered_here)

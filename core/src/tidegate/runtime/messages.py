@@ -12,16 +12,24 @@ import orjson
 from mitmproxy import http
 from mitmproxy.net.http import status_codes
 
-from tidegate.api.messages import Fields, make_headers, make_response
+from tidegate.api.messages import (
+    Fields,
+    PreparedHead,
+    PreparedResponse,
+    make_headers,
+    make_response,
+)
 from tidegate.api.types import Denial, Event, WsMessage
 
 from .faults import InvalidOutput
 
 __all__ = [
     "Fields",
+    "PreparedResponse",
     "check_change",
     "check_event",
     "check_fields",
+    "check_prepared",
     "check_request",
     "check_response",
     "check_status",
@@ -153,10 +161,22 @@ def check_response(response: http.Response | None) -> None:
     check_status(response)
 
 
+def check_prepared(head: PreparedHead) -> None:
+    """`check_response` of a prepared head, once."""
+    if not head.checked:
+        check_fields(head.fields)
+        _check_code(head.status)
+        head.checked = True
+
+
 def check_status(response: http.Response) -> None:
     """Raise InvalidOutput where a response's status is not one that can be sent."""
-    if not 200 <= response.data.status_code <= 599:
-        raise InvalidOutput(f"left status {response.data.status_code}")
+    _check_code(response.data.status_code)
+
+
+def _check_code(status: int) -> None:
+    if not 200 <= status <= 599:
+        raise InvalidOutput(f"left status {status}")
 
 
 def check_event(event: object, original: Event) -> None:

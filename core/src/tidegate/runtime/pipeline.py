@@ -36,7 +36,7 @@ from tidegate.api.upstream import Upstream
 
 from .faults import HookExpired, InvalidOutput, StreamCut, current_task, report
 from .guard import guarded, watch
-from .messages import check_event, check_fields, check_response
+from .messages import PreparedResponse, check_event, check_fields, check_prepared, check_response
 from .redact import strip_credentials
 from .shadow import note_failure
 from .step import CORE, SafeSink, Step, waits
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 STOP: Final = sys.maxsize
 """The index that ends the loop: a hook has answered."""
-
 
 type Steps = tuple[Step, ...]
 
@@ -220,6 +219,10 @@ class Pipeline:
 
     def _settle(self, i: int, step: Step, exchange: Exchange, result: object) -> int:
         """Apply what the hook of step `i` returned; the index of the next step, or STOP."""
+        if type(result) is PreparedResponse and step.hook == "cache_lookup":
+            check_prepared(result.head)
+            exchange.response, exchange.from_cache, exchange.answered_by = result, True, step
+            return STOP
         if not isinstance(result, step.rule.returns):
             raise InvalidOutput.type_of(result)
         if isinstance(result, Principal):

@@ -6,7 +6,7 @@ from typing import Final
 
 from mitmproxy import http
 
-from tidegate.api.messages import make_response
+from tidegate.api.messages import PreparedResponse, make_response
 
 from .rules.conditional import fields_of_304, not_modified
 from .rules.fields import Fields, without
@@ -22,8 +22,9 @@ def hit_answer(variant: Variant, body: bytes, now: float) -> http.Response:
     """The usual answer from the cache: all of it, fresh, to a request that asks for no less."""
     head = variant.head
     age = head.age_at(now)
-    ours = ((b"age", b"%d" % age), hit(head.lifetime - age))
-    fields = head.fields + ours if variant.plain else told((*head.fields, ours[0]), ours[1])
+    if variant.prepared is not None:
+        return PreparedResponse(variant.prepared, body, age, head.lifetime - age, now)
+    fields = told((*head.fields, (b"age", b"%d" % age)), hit(head.lifetime - age))
     return make_response(head.status, head.reason, fields, body, now)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 
+from tidegate.api.messages import PreparedHead
 from tidegate_cache_http.rules.messages import Stored
 
 from .record import Key
@@ -99,15 +100,17 @@ class S3Fifo[K: Hashable]:
 class Variant:
     """A stored response on a shelf. `body` is None until it is needed."""
 
-    __slots__ = ("body", "chunks", "head", "number", "plain")
+    __slots__ = ("body", "chunks", "head", "number", "prepared")
 
     def __init__(self, head: Stored, body: bytes | None, number: int, chunks: int = 0) -> None:
         self.head = head
         self.body = body
         self.number = number
         self.chunks = chunks
-        self.plain = not any(name.lower() == b"cache-status" for name, _ in head.fields)
-        """Whether no cache before us has told its part."""
+        self.prepared: PreparedHead | None = None
+        """What a fresh hit begins with; None where a cache before us has told its part."""
+        if not any(name.lower() == b"cache-status" for name, _ in head.fields):
+            self.prepared = PreparedHead(head.status, head.reason, head.fields)
 
 
 class Shelf:
