@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,16 @@ def test_a_folder_that_can_not_be_written_is_told_in_a_line(tidegate, tmp_path):
 def test_an_ill_configuration_beside_it_does_not_matter(tidegate, tmp_path):
     (tmp_path / "addons.toml").write_text("not toml")
     assert tidegate("new-plugin", "auth-corp").returncode == 0
+
+
+def test_outside_uv_finds_the_core_that_made_it(tidegate, tmp_path):
+    """`uv run pytest` in the new folder needs it, and no package index may have it."""
+    direct = distribution("tidegate-core").read_text("direct_url.json")
+    if direct is None:
+        pytest.skip("tidegate-core is installed from a package index: uv finds it there")
+    assert tidegate("new-plugin", "auth-corp").returncode == 0
+    source = project_of(tmp_path / "tidegate-auth-corp")["tool"]["uv"]["sources"]["tidegate-core"]
+    assert Path(source["path"]).as_uri() == json.loads(direct)["url"]
 
 
 def test_in_the_repository_it_is_a_member_without_tool_settings(tidegate, tmp_path):

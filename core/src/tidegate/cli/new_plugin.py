@@ -6,12 +6,14 @@ The template's files are valid as they stand; a copy has another name in place o
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 import orjson
 
@@ -159,7 +161,24 @@ def contents(package: Package) -> Iterator[tuple[str, str]]:
     readme = (source / "README.md").read_text(encoding="utf-8")
     text = project.read_text(encoding="utf-8")
     text = text.replace("What my-policy does.", readme.split("\n\n")[1])
+    if package.workspace is None:
+        text += core_source()
     yield "pyproject.toml", package.rename(text.replace("CORE_VERSION", version("tidegate-core")))
+
+
+def core_source() -> str:
+    """Where uv finds the core that is installed here, if it did not come from a package index."""
+    direct = distribution("tidegate-core").read_text("direct_url.json")  # PEP 610
+    origin = orjson.loads(direct) if direct else {}
+    url = urlsplit(origin.get("url", ""))
+    if url.scheme != "file":
+        return ""
+    path = orjson.dumps(unquote(url.path)).decode()  # a TOML string as well
+    where = f"path = {path}, editable = true" if "dir_info" in origin else f"path = {path}"
+    return (
+        "\n# The core that this package was made with. On a machine that has it from a package\n"
+        f"# index, leave this out.\n[tool.uv.sources]\ntidegate-core = {{ {where} }}\n"
+    )
 
 
 def next_steps(package: Package) -> list[str]:
@@ -177,7 +196,8 @@ def next_steps(package: Package) -> list[str]:
         "uv run ruff check             # also bans clocks and chance that can't be replayed",
         "uv build                      # a wheel, for `uv publish` or a package index of your own",
         "",
-        f"To switch it on: install it beside Tidegate, such as uv pip install -e {package.folder},",
+        "To switch it on, install it beside the Tidegate that is to run it, such as this one:",
+        f"  uv pip install --python {sys.executable} -e {package.folder}",
         "and put the [[addon]] table of its README into addons.toml.",
     ]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.api.exchange import Exchange
 from tidegate.api.types import Denial
 
+from .blame import place
 from .guard import HookBlocked
 from .redact import scrub
 
@@ -30,12 +30,13 @@ class InvalidOutput(Exception):
     """A hook returned a value of a wrong type, or left an invalid message behind."""
 
     @classmethod
-    def type_of(cls, result: object) -> InvalidOutput:
-        """For a result whose type the hook may not return."""
+    def type_of(cls, result: object, hook: str = "", *allowed: type) -> InvalidOutput:
+        """For a result whose type the hook may not return, and what it may."""
         if asyncio.iscoroutine(result):
             result.close()
             return cls("returned a coroutine from a plain def: write `async def`")
-        return cls(f"returned {type(result).__name__}")
+        names = " or ".join([*(t.__name__ for t in allowed), "None"])
+        return cls(f"returned {type(result).__name__}; {hook or 'it'} returns {names}")
 
 
 class HookExpired(Exception):
@@ -98,8 +99,6 @@ def report(step: Step, error: BaseException, exchange: Exchange) -> None:
     """One log line and one count that name the addon, the hook and what went wrong."""
     timed_out = isinstance(error, HookBlocked | HookExpired | BreakerOpen)
     step.counters.add("hook_timeouts_total" if timed_out else "hook_failures_total")
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     log.error(
         "addon %s failed in %s (exchange %s): %s: %s%s",
         step.addon,
@@ -107,7 +106,7 @@ def report(step: Step, error: BaseException, exchange: Exchange) -> None:
         exchange.id,
         type(error).__name__,
         scrub(str(error), exchange)[:300],
-        where,
+        place(error, step.code),
     )
 
 

@@ -15,12 +15,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import getrandbits
+from types import CodeType
 from typing import Any, Final
 
 from tidegate.api.exchange import Exchange
 from tidegate.api.plugin import AddonContext, Counters, Plugin
 
 from .addon import Addon
+from .blame import told
 from .logqueue import LogQueue
 from .messages import copy_request
 from .pipeline import Pipeline
@@ -257,7 +259,8 @@ class Runtime:
                 if isinstance(error, KeyboardInterrupt) or _cancelled():
                     raise
                 position = next(i for i, e in enumerate(settings.addons) if e.name == name)
-                problem = _problem(settings, position, "startup_failed", error)
+                code = getattr(startup, "__code__", None)
+                problem = _problem(settings, position, "startup_failed", error, code)
                 raise ConfigError(problem) from error
 
     def commit(self, generation: Generation) -> None:
@@ -311,7 +314,9 @@ def make_plugin(host: Host, settings: Settings, position: int) -> Plugin[Any]:
     try:
         return cls(config, context)
     except Exception as error:
-        raise ConfigError(_problem(settings, position, "plugin_invalid", error)) from error
+        made = getattr(cls.__init__, "__code__", None)
+        problem = _problem(settings, position, "plugin_invalid", error, made)
+        raise ConfigError(problem) from error
 
 
 def _addon(generation: Generation | None, name: str) -> Addon | None:
@@ -320,9 +325,15 @@ def _addon(generation: Generation | None, name: str) -> Addon | None:
     return next((a for a in generation.addons if a.name == name), None)
 
 
-def _problem(settings: Settings, position: int, code: str, error: BaseException) -> Problem:
+def _problem(
+    settings: Settings,
+    position: int,
+    code: str,
+    error: BaseException,
+    function: CodeType | None = None,
+) -> Problem:
     entry = settings.addons[position]
-    text = f'addon "{entry.name}": {str(error) or type(error).__name__}'
+    text = f'addon "{entry.name}": {told(error, function)}'
     return settings.source.problem(code, text, settings.paths[position])
 
 

@@ -224,7 +224,7 @@ class Pipeline:
             exchange.response, exchange.from_cache, exchange.answered_by = result, True, step
             return STOP
         if not isinstance(result, step.rule.returns):
-            raise InvalidOutput.type_of(result)
+            raise InvalidOutput.type_of(result, step.hook, *step.rule.returns)
         if isinstance(result, Principal):
             exchange.principal = result
             return self._after[i]

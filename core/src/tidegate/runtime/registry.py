@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, Final, cast
@@ -22,6 +22,7 @@ from tidegate.api.hookspecs import HOOKS, HookSpecs
 from tidegate.api.plugin import PROJECT, Plugin
 
 from . import policy_file
+from .blame import definition, place
 from .entry import AddonEntry
 from .problems import ConfigError, KeyPath, Problem, SourceMap, nearest
 from .settings import Settings, problems_of
@@ -68,7 +69,8 @@ def load_class(
         raise ConfigError(
             source.problem(
                 "plugin_import_failed",
-                f'plugin "{entry.use}" can\'t be imported: {type(error).__name__}: {error}',
+                f'plugin "{entry.use}" can\'t be imported: '
+                f"{type(error).__name__}: {error}{place(error)}",
                 (*path, "use"),
             )
         ) from error
@@ -79,7 +81,7 @@ def policy_class(file: str, code: str, choice: str | None) -> type[Plugin[Any]]:
     """The plugin of a policy file whose text is `code`. Raises ConfigError, with the lines."""
     found = policy_file.choose(policy_file.load(file, code), file, choice)
     problems = [
-        Problem(p.code, p.message, file, _line(p, code, found.__name__), p.hint)
+        Problem(p.code, p.message, file, p.line or _line(p, code, found.__name__), p.hint)
         for p in check_class(found, found.__name__)
     ]
     if problems:
@@ -95,10 +97,12 @@ def _line(problem: Problem, code: str, cls: str) -> int:
 def _checked(
     found: object, entry: AddonEntry, source: SourceMap, path: KeyPath
 ) -> type[Plugin[Any]]:
-    problems = check_class(found, entry.use)
+    problems = [
+        p if p.file else Problem(p.code, p.message, source.file, source.line(path), p.hint)
+        for p in check_class(found, entry.use)
+    ]
     if problems:
-        raise ConfigError([Problem(p.code, p.message, source.file, source.line(path), p.hint)
-                           for p in problems])  # fmt: skip
+        raise ConfigError(problems)
     return cast(type[Plugin[Any]], found)
 
 
@@ -113,22 +117,37 @@ def check_class(found: object, name: str) -> list[Problem]:
         value = inspect.getattr_static(found, attribute)
         marked = hasattr(value, "tidegate_hook")
         where = f'plugin "{name}": {found.__name__}.{attribute}'
+        at = _source(value)
         if not marked and attribute in HOOKS and callable(value):
-            problems.append(
-                Problem("hook_unmarked", f"{where} is named like a hook but has no @hook mark")
-            )
+            text = f"{where} is named like a hook but has no @hook mark"
+            hint = f"write @hook above it, or call it _{attribute} if it is none"
+            problems.append(Problem("hook_unmarked", text, *at, hint))
         elif marked and attribute not in HOOKS:
-            problems.append(
-                Problem("hook_unknown", f"{where} is not a hook", hint=nearest(attribute, HOOKS))
-            )
+            hint = nearest(attribute, HOOKS) or f"hooks are {', '.join(HOOKS)}"
+            problems.append(Problem("hook_unknown", f"{where} is not a hook", *at, hint))
         elif marked:
-            names = tuple(inspect.signature(value).parameters)[1:]
-            if names != SIGNATURES[attribute]:
-                wanted = ", ".join(("self", *SIGNATURES[attribute]))
-                problems.append(Problem("hook_signature", f"{where} takes ({wanted})"))
-            if attribute in SYNC_ONLY and inspect.iscoroutinefunction(value):
-                problems.append(Problem("hook_signature", f"{where} must be a plain def"))
+            problems.extend(
+                Problem("hook_signature", f"{where} {text}", *at, f"write `{hint}:`")
+                for text, hint in _shape(attribute, value)
+            )
     return problems
+
+
+def _shape(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """What is wrong with how a hook is defined, and how it should be."""
+    wanted = ", ".join(("self", *SIGNATURES[name]))
+    names = tuple(inspect.signature(value).parameters)[1:]
+    waits = inspect.iscoroutinefunction(value)
+    if waits and name in SYNC_ONLY:
+        yield "must be a plain def", f"def {name}({wanted})"
+    elif names != SIGNATURES[name]:
+        yield f"takes ({wanted})", f"{'async ' if waits else ''}def {name}({wanted})"
+
+
+def _source(value: Any) -> tuple[str, int]:
+    """File and line of a method; none where it has no code of its own."""
+    code = getattr(inspect.unwrap(getattr(value, "__func__", value)), "__code__", None)
+    return (code.co_filename, definition(code)) if code is not None else ("", 0)
 
 
 def decode_config(cls: type[Plugin[Any]], entry: AddonEntry, settings: Settings,
@@ -139,7 +158,13 @@ def decode_config(cls: type[Plugin[Any]], entry: AddonEntry, settings: Settings,
     except ValidationError as error:
         raise ConfigError(
             [
-                Problem(p.code, f'addon "{entry.name}": {p.message}', p.file, p.line, p.hint)
+                Problem(
+                    p.code,
+                    f'addon "{entry.name}": {p.message}',
+                    p.file,
+                    p.line,
+                    p.hint or _no_options(cls),
+                )
                 for p in problems_of(error, cls.Config, path, settings.source)
             ]
         ) from None
@@ -150,6 +175,13 @@ def digest(entry: AddonEntry) -> str:
     what = [entry.use, entry.file, entry.plugin, entry.code, entry.options]
     state = orjson.dumps(what, option=orjson.OPT_SORT_KEYS, default=str)
     return hashlib.sha256(state).hexdigest()
+
+
+def _no_options(cls: type[Plugin[Any]]) -> str:
+    """Why a plugin knows no options: a hint for its author."""
+    if cls.Config is not AddonConfig:
+        return ""
+    return f"{cls.__name__} takes no options: it has no `Config = …`"
 
 
 class Hooks:

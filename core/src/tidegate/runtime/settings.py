@@ -336,7 +336,8 @@ def problems_of(
             hint = nearest(str(loc[-1]), fields_at(model, loc[:-1]))
             message, code = f"unknown key `{key}`", "unknown_key"
         elif detail["type"] == "missing":
-            message, code, hint = f"`{key}` is missing", "missing_key", ""
+            hint = f"add `{loc[-1]} = …`" if isinstance(loc[-1], str) else ""
+            message, code = f"`{key}` is missing", "missing_key"
         else:
             text = detail["msg"].removeprefix("Value error, ")
             message, code, hint = f"`{key}`: {text}" if key else text, "invalid_value", ""

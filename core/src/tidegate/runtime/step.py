@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import CoroutineType
+from types import CodeType, CoroutineType
 from typing import Any, Final
 
 from mitmproxy import http
@@ -64,6 +64,7 @@ class Step:
         "addon",
         "breaker",
         "call",
+        "code",
         "counters",
         "hook",
         "is_async",
@@ -91,6 +92,8 @@ class Step:
         self.hook = hook
         self.addon = addon
         self.call = call
+        self.code: CodeType | None = getattr(call, "__code__", None)
+        """Of the hook itself, whatever `call` is wrapped in: says where it stands."""
         self.position = position
         """Place of the addon in the file: response transforms listed before it are outer."""
         self.is_async = is_async
