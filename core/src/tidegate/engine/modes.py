@@ -23,7 +23,7 @@ from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.http import HTTPMode
 
 from tidegate.api import errors
-from tidegate.api.types import Client
+from tidegate.api.types import Client, Denial
 from tidegate.runtime.settings import Listener
 
 from .answers import envelope, wire
@@ -42,6 +42,8 @@ told = Sparse(logging.getLogger("tidegate.engine"))
 BACKLOG: Final = 1024
 SPARE_FILES: Final = 64
 """File descriptors that are kept for logs, stores and the like."""
+LINGERERS: Final = 256
+"""Connections over the limit that get to read their refusal at a time."""
 
 
 class Proxies(Proxyserver):
@@ -53,13 +55,30 @@ class Proxies(Proxyserver):
         super().__init__()  # type: ignore[no-untyped-call]
         self.master = master
         self.sockets: dict[str, list[socket.socket]] = {}
-        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._lingerers = min(LINGERERS, files // 8)
+        # two descriptors for each connection: its own, and one to an upstream
+        self._room = max(1, (files - SPARE_FILES - self._lingerers) // 2)
+        self._refused = 0
 
     @property
     def full(self) -> bool:
-        """Whether no more connections are taken: the limit, or file descriptors for two each."""
-        wanted = self.master.gateway.limits.connections
-        return len(self.connections) >= min(wanted, (self._files - SPARE_FILES) // 2)
+        """Whether no more connections are taken: the limit, or there are no descriptors."""
+        return len(self.connections) >= min(self.master.gateway.limits.connections, self._room)
+
+    async def refuse(self, stream: asyncio.StreamWriter, denial: Denial) -> None:
+        """Say why a connection is not taken, and close it; at once where too many are told."""
+        tls = stream.get_extra_info("ssl_object")
+        http2 = tls is not None and tls.selected_alpn_protocol() == "h2"
+        if http2 or self._refused >= self._lingerers:
+            stream.transport.abort()
+            return
+        self._refused += 1
+        try:
+            stream.write(wire(envelope(denial)))
+            await farewell(stream)
+        finally:
+            self._refused -= 1
 
     def listener(self, name: str) -> Listener:
         """The settings of a listener."""
@@ -135,8 +154,7 @@ class GatewayInstance(  # type: ignore[no-untyped-call]
             stream.close()
             return
         if self.manager.full:
-            stream.write(wire(envelope(errors.OVERLOADED.denial(retry_after=1.0))))
-            await farewell(stream)
+            await self.manager.refuse(stream, errors.OVERLOADED.denial(retry_after=1.0))
             return
         handler = Handler(master, reader, stream, ctx.options, self.mode)
         handler.peer = peer
