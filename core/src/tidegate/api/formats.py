@@ -51,6 +51,10 @@ class AiRequest(Protocol):
     @property
     def tools(self) -> list[Any]: ...
 
+    @property
+    def output(self) -> Any:
+        """What the answer must be: an object whose `kind` is text, json or schema; or None."""
+
 
 @dataclass(slots=True)
 class AiCall:
