@@ -6,6 +6,7 @@ A test fails when a page and the code say different things.
 from __future__ import annotations
 
 import inspect
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from tidegate.api import hookspecs
 from tidegate.api.errors import CORE_CODES, ErrorCode
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from reference import reference  # noqa: E402
 
 
 def errors() -> str:
@@ -114,7 +118,7 @@ def hooks() -> str:
     return "\n".join([*lines, "", "Made from the code by `uv run python docs/build.py`.", ""])
 
 
-PAGES = {"errors.md": errors, "cookbook.md": cookbook, "hooks.md": hooks}
+PAGES = {"errors.md": errors, "cookbook.md": cookbook, "hooks.md": hooks, "api.md": reference}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():
