@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tidegate_ai_formats import Translation, Untranslatable, get_format
+from tidegate_ai_formats import Translation, get_format
 from tidegate_ai_formats.framing import decoder, encoder
 from tidegate_ai_formats.grammar import check
 from tidegate_ai_formats.registry import NAMES
@@ -128,7 +128,7 @@ def answer_of(provider, text="Hello"):
 
 
 def test_formats_are_found_by_their_entry_points():
-    assert format_names() == sorted(NAMES)
+    assert list(format_names()) == sorted(NAMES)
     codec = find_format("openai-chat").translation(find_format("openai-chat/mistral"))
     assert isinstance(codec, Codec)
     for name in ("smoke-signals", "openai-chat/klingon", "gemini/latin"):
@@ -288,12 +288,11 @@ def test_strict_refuses_and_names_the_field_where_the_lenient_policy_warns():
     body = {**ASKED["openai-chat"], "seed": 7, "logit_bias": {"1": 2}}
     codec = Translation(get_format("openai-chat"), get_format("anthropic-messages"), "strict")
     exchange = make_exchange("POST", "http://api.test/v1/chat/completions", body=body)
-    with pytest.raises(Untranslatable, match="seed"):
-        codec.encode(exchange, exchange.request)
-    refusal = codec.refusal(exchange, exchange.request)
-    assert refusal.status_code == 400
-    error = json.loads(refusal.content)["error"]
-    assert (error["param"], error["type"]) == ("seed", "invalid_request_error")
+    for ask in (codec.encode, codec.refusal):
+        refusal = ask(exchange, exchange.request)
+        assert refusal.status_code == 400
+        error = json.loads(refusal.content)["error"]
+        assert (error["param"], error["type"]) == ("seed", "invalid_request_error")
     codec, exchange, _ = begin("openai-chat", "anthropic-messages", body=body)
     response = codec.decode(exchange, make_answer(200, answer_of("anthropic-messages")))
     header = response.headers["x-tidegate-warnings"]

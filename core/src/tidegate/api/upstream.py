@@ -68,18 +68,45 @@ class Attempt:
 class Codec(Protocol):
     """A translator nearest to the wire, applied anew to each attempt (lane only).
 
-    `encode` gets a copy of the request as the transforms left it and returns what is sent.
-    `decode_head` gets the upstream's response head; with `whole` bodies `decode` follows,
-    with event streams `decode_event` per event and `decode_end` at its end.
+    A codec that has `decode_head` is a `StreamCodec`: it may take any body piece by piece.
     """
 
-    def encode(self, exchange: Exchange, request: http.Request) -> http.Request: ...
+    def encode(self, exchange: Exchange, request: http.Request) -> http.Request | http.Response:
+        """What is sent: `request` is a copy of the exchange's, as the transforms left it.
 
-    def decode(self, exchange: Exchange, response: http.Response) -> http.Response: ...
+        A response refuses it, in the caller's shape: nothing is sent in this attempt.
+        """
 
-    def decode_event(self, exchange: Exchange, event: Event) -> EventResult: ...
+    def decode(self, exchange: Exchange, response: http.Response) -> http.Response:
+        """The answer for one that is there whole: an error, any body but an event stream, or
+        an event stream that was gathered for a hook."""
 
-    def decode_end(self, exchange: Exchange) -> EventResult: ...
+    def decode_event(self, exchange: Exchange, event: Event) -> EventResult:
+        """The events for one of an event stream that passes."""
+
+    def decode_end(self, exchange: Exchange) -> EventResult:
+        """The events at its end."""
+
+
+class BodyStream(Protocol):
+    """A body on its way, piece by piece. ValueError: the upstream's bytes make no sense."""
+
+    def feed(self, data: bytes) -> bytes:
+        """What is sent for these bytes, now."""
+
+    def end(self) -> bytes:
+        """What is sent at the end of the body."""
+
+
+@runtime_checkable
+class StreamCodec(Codec, Protocol):
+    """A codec that translates streams which are not server-sent events on both sides."""
+
+    def decode_head(self, exchange: Exchange, response: http.Response) -> BodyStream | None:
+        """Asked of each head below 400, which it may change: what the body passes through.
+
+        None: the body is decoded as that of any codec.
+        """
 
 
 @dataclass(slots=True, eq=False)
@@ -109,6 +136,8 @@ class Upstream:
     trusted: bool = True
     max_connections: int = 256
     weight: int = 1
+    judges: bool = False
+    """Whether `rejects` is asked of answers with a status of 400 and up (lane only)."""
     authority: bytes = field(init=False)
     """The Host field value of an attempt where the caller's is not preserved."""
 
@@ -124,6 +153,14 @@ class Upstream:
         the first byte, when `ended` was told of it. Must not block.
         """
         return None if tried else self
+
+    def rejects(self, exchange: Exchange, attempt: Attempt, response: http.Response) -> bool:
+        """Whether an error, gathered and decoded, shall be one more failed attempt.
+
+        True: `ended` is told (with the status, without an error code), then `pick` is asked.
+        Where that has nothing more to try, the caller gets this very answer. Must not block.
+        """
+        return False
 
     def delay(self, exchange: Exchange) -> float:
         """Seconds to wait before the attempt that `pick` gave last; asked after a retry's pick."""

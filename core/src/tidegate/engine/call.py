@@ -234,7 +234,7 @@ class Call:
 
     def error(self, denial: Denial) -> http.Response:
         """The answer that says `denial`."""
-        response = error_response(denial, self.exchange.id, time.time())
+        response = error_response(denial, self.exchange.id, time.time(), self.exchange.path)
         self.exchange.response = response
         return whole(self.exchange, response, close=self.close)
 

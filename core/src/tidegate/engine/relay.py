@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import orjson
 from mitmproxy import http
 
 from tidegate.api import errors
@@ -13,6 +12,7 @@ from tidegate.api.sse import SseParser
 from tidegate.api.types import Denial, SseEvent
 from tidegate.runtime.coding import Decoder, Undecodable
 from tidegate.runtime.faults import StreamCut
+from tidegate.runtime.messages import error_tail
 from tidegate.runtime.pipeline import Pipeline
 from tidegate.runtime.step import SafeSink
 
@@ -92,11 +92,4 @@ class Relay:
 
     def cut(self, denial: Denial) -> bytes:
         """The last bytes of a stream that ends with an error, in its own grammar."""
-        if not self._sse:
-            return b""
-        error = {
-            "code": denial.code,
-            "message": denial.message,
-            "request_id": self._exchange.id,
-        }
-        return b"event: error\ndata: " + orjson.dumps({"error": error}) + b"\n\n"
+        return error_tail(self._exchange, denial, events=True) if self._sse else b""

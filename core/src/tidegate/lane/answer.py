@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-import orjson
 from mitmproxy import http
 
 from tidegate.api import errors
 from tidegate.api.types import Denial
-from tidegate.api.upstream import Codec, Upstream
+from tidegate.api.upstream import BodyStream, Codec, Upstream
 from tidegate.runtime.coding import TooLarge, Undecodable, within
 from tidegate.runtime.faults import StreamCut
 from tidegate.runtime.heads import client_fields, merge_trailers
+from tidegate.runtime.messages import error_tail
 
 from .events import EventPipe
 from .framing import BODYLESS, CHUNKED, chunk, fields_block, last_chunk, status_line
@@ -45,6 +45,7 @@ class Answer:
         "_origin",
         "_silent",
         "_sinks",
+        "_translated",
         "begun",
         "carriage",
         "events",
@@ -62,6 +63,8 @@ class Answer:
         self._origin: Origin | None = None
         self._events: EventPipe | None = None
         self._codec: Codec | None = None
+        self._translated: BodyStream | None = None
+        """What the codec wants the body to pass through, where that is not events to events."""
         self._idle = NEVER
 
     # -- from the upstream ----------------------------------------------------------------------
@@ -77,13 +80,46 @@ class Answer:
         reader = origin.reader
         self.events = reader.content_type[:17].lower() == EVENT_STREAM
         gather = pipeline.gather_response
-        if (gather == "always" or (not self.events and (gather or codec is not None))) and (
-            not reader.head_only
-        ):
+        if codec is not None and not self._enter(codec, reader.status, gathered=gather == "always"):
+            return
+        passes = self.events or self._translated is not None
+        whole = gather == "always" or (not passes and (gather or codec is not None))
+        if reader.status >= 400:  # an error is decoded and judged whole, whatever its type
+            chosen = carriage.exchange.upstream
+            whole = whole or codec is not None or (chosen is not None and chosen.judges)
+        if whole and not reader.head_only:
             carriage.stage = COLLECT
             self._collect()
         else:
             self._respond()
+
+    def _enter(self, codec: Codec, status: int, *, gathered: bool) -> bool:
+        """Show the head to a codec that asks for it; False where that failed."""
+        decode_head = getattr(codec, "decode_head", None)
+        if decode_head is None or gathered or status >= 400:
+            return True
+        exchange = self.carriage.exchange
+        response = exchange.response
+        assert response is not None
+        try:
+            self._translated = decode_head(exchange, response)
+        except Exception:
+            self._decoding_failed()
+            return False
+        if self._translated is not None:
+            kind = response.headers.get("content-type", "")
+            self.events = kind[:17].lower().encode() == EVENT_STREAM
+        return True
+
+    def _decoding_failed(self) -> None:
+        """The codec raised."""
+        log.exception("the codec failed to decode (exchange %s)", self.carriage.exchange.id)
+        self.carriage.fail(errors.PLUGIN_TRANSFORM_FAILED.denial())
+
+    def give(self, response: http.Response) -> None:
+        """Answer with what was made here in the upstream's place."""
+        self.carriage.exchange.response = response
+        self._respond()
 
     def more(self) -> None:
         """More of the upstream's answer has come."""
@@ -101,6 +137,7 @@ class Answer:
         """Wait for the whole body, within bounds; then it is the response's content."""
         carriage, origin = self.carriage, self._origin
         assert origin is not None
+        assert self._delivery is not None
         reader = origin.reader
         limit = carriage.pipeline.response_limit or carriage.lane.gather_limit
         if reader.failed:
@@ -122,13 +159,14 @@ class Answer:
             except Undecodable:
                 carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
                 return
-            if self._codec is not None and not self.events:
+            if self._codec is not None:
                 try:
-                    exchange.response = self._codec.decode(exchange, response)
+                    response = exchange.response = self._codec.decode(exchange, response)
                 except Exception:
-                    log.exception("the codec failed to decode (exchange %s)", exchange.id)
-                    carriage.fail(errors.PLUGIN_TRANSFORM_FAILED.denial())
+                    self._decoding_failed()
                     return
+            if reader.status >= 400 and self._delivery.rejected(response):
+                return
             self._respond()
 
     def _respond(self) -> None:
@@ -146,30 +184,30 @@ class Answer:
             return
         response = exchange.response
         assert response is not None
-        assert origin is not None
-        assert delivery is not None
-        reader = origin.reader
         content = response.data.content
-        if content is not None:
-            if reader.complete:
+        if content is not None or origin is None:
+            if delivery is None:
+                pass  # made here
+            elif origin is not None and origin.reader.complete:
                 delivery.complete()
             else:  # a hook put another body in its place: the upstream's is not wanted
                 delivery.abandon("")
             carriage.stage = STREAM
-            self.send_whole(response, content)
+            self.send_whole(response, content or b"")
             carriage.end()
             return
+        assert delivery is not None
+        reader = origin.reader
         carriage.stage = STREAM
         if reader.failed:
             carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
             return
-        if (
-            self.events
-            and not reader.head_only
-            and (self._codec or carriage.pipeline.sees_events(response))
+        if not reader.head_only and (
+            self._translated
+            or (self.events and (self._codec or carriage.pipeline.sees_events(response)))
         ):
             try:
-                self._events = EventPipe(carriage, self._codec, response)
+                self._events = EventPipe(carriage, self._codec, response, self._translated)
             except ValueError:  # encoded in a way that is not known here
                 carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
                 return
@@ -325,17 +363,9 @@ class Answer:
     def cut(self, denial: Denial) -> None:
         """End what has begun so that nobody takes it for whole."""
         carriage = self.carriage
-        if self.events and not self._silent:
-            event = orjson.dumps(
-                {
-                    "error": {
-                        "code": denial.code,
-                        "message": denial.message,
-                        "request_id": carriage.exchange.id,
-                    }
-                }
-            )
-            carriage.connection.write(self._framed(b"event: error\ndata: " + event + b"\n\n"))
+        if (self.events or self._translated is not None) and not self._silent:
+            tail = error_tail(carriage.exchange, denial, events=self.events)
+            carriage.connection.write(self._framed(tail))
         self.close_sinks(complete=False)
         carriage.connection.last = True
 

@@ -6,15 +6,18 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from mitmproxy import http
+
 from tidegate.api import errors
 from tidegate.api.errors import ErrorCode
 from tidegate.api.upstream import Attempt, Upstream
 from tidegate.runtime.dial import DialError
-from tidegate.runtime.heads import merge_trailers, upstream_head
+from tidegate.runtime.heads import merge_trailers
 from tidegate.runtime.messages import copy_request, make_response
 
 from .answer import Answer
-from .framing import BODY_METHODS, CHUNKED, chunk, fields_block, last_chunk
+from .framing import chunk, last_chunk
+from .heads import request_head
 from .stages import CONNECT, NEVER, SEND, WAIT
 
 if TYPE_CHECKING:
@@ -25,7 +28,6 @@ log = logging.getLogger("tidegate.lane")
 
 KEPT: Final = 64 * 1024
 """Bytes of a streamed body that are kept, so that they can be sent again."""
-_IDENTITY: Final = (b"accept-encoding", b"identity")
 
 
 class Delivery:
@@ -42,6 +44,7 @@ class Delivery:
         "_exchange",
         "_head",
         "_kept",
+        "_rejected",
         "_retried_stale",
         "_sent",
         "carriage",
@@ -58,6 +61,8 @@ class Delivery:
         self._head = b""
         self._content: bytes | None = None
         self._kept: list[bytes] | None = []
+        self._rejected: http.Response | None = None
+        """The error of the last attempt, which is the answer where no other can be made."""
         self._chunked = False
         self._sent = 0
         self._retried_stale = False
@@ -69,7 +74,9 @@ class Delivery:
         carriage, exchange = self.carriage, self._exchange
         chosen = exchange.upstream
         leaf = chosen.pick(exchange, exchange.attempts) if chosen is not None else None
-        if leaf is None:
+        if leaf is None and self._rejected is not None:
+            self._give(self._rejected)
+        elif leaf is None:
             carriage.fail(last.denial())
         elif exchange.attempts and chosen is not None and (delay := chosen.delay(exchange)) > 0.0:
             carriage.stage = WAIT
@@ -96,16 +103,43 @@ class Delivery:
         carriage.stage = CONNECT
         now = time.monotonic()
         self._attempt = Attempt(leaf, now)
+        self._rejected = None
         if leaf.timeouts.total is not None and not exchange.attempts:
             carriage.connection.total = now + leaf.timeouts.total
         self._take_body()
         try:
-            self._build_head(leaf)
+            refusal = self._build_head(leaf)
         except Exception:
             log.exception("upstream %s: its codec failed (exchange %s)", leaf.name, exchange.id)
             carriage.fail(errors.PLUGIN_TRANSFORM_FAILED.denial())
             return
-        self._take_connection(leaf, fresh=False)
+        if refusal is None:
+            self._take_connection(leaf, fresh=False)
+            return
+        carriage.stage = SEND  # no connection is awaited
+        self._attempt.status = refusal.status_code
+        if not self.rejected(refusal):
+            self._end_attempt("")
+            self._give(refusal)
+
+    def rejected(self, response: http.Response) -> bool:
+        """Ask the upstream about an error: True where another attempt is made instead."""
+        exchange, attempt = self._exchange, self._attempt
+        chosen = exchange.upstream
+        if chosen is None or not chosen.judges or attempt is None or not self.replayable:
+            return False
+        if not chosen.rejects(exchange, attempt, response):
+            return False
+        self._rejected = response
+        exchange.response = self.carriage.answer = None
+        self.complete()
+        self.next()
+        return True
+
+    def _give(self, response: http.Response) -> None:
+        """Answer with an error of an attempt that is over."""
+        answer = self.carriage.answer = Answer(self.carriage)
+        answer.give(response)
 
     def _take_connection(self, leaf: Upstream, *, fresh: bool) -> None:
         lane = self.carriage.lane
@@ -129,40 +163,18 @@ class Delivery:
             self._content = b"".join((*self._kept, incoming.take()))
             self._kept = [self._content]
 
-    def _build_head(self, leaf: Upstream) -> None:
-        carriage, exchange = self.carriage, self._exchange
-        lane, incoming = carriage.lane, carriage.incoming
-        request = exchange.request
+    def _build_head(self, leaf: Upstream) -> http.Response | None:
+        """Make what is sent; the answer of a codec that can't."""
+        request = self._exchange.request
         if leaf.codec is not None:
-            request = leaf.codec.encode(exchange, copy_request(request))
+            encoded = leaf.codec.encode(self._exchange, copy_request(request))
+            if isinstance(encoded, http.Response):
+                return encoded
+            request = encoded
             if request.data.content is not None:
                 self._content = request.data.content
-        target, fields = upstream_head(
-            exchange,
-            request,
-            leaf,
-            forwarding=lane.forwarding,
-            trusted=carriage.connection.trusted,
-        )
-        if carriage.pipeline.decodes or leaf.codec is not None:
-            fields = [field for field in fields if field[0].lower() != b"accept-encoding"]
-            fields.append(_IDENTITY)
-        method = request.data.method
-        content = self._content
-        self._chunked = False
-        if content is not None:
-            if content or incoming.length != 0 or method in BODY_METHODS:
-                fields.append((b"content-length", b"%d" % len(content)))
-        elif incoming.length is not None:
-            fields.append((b"content-length", b"%d" % incoming.length))
-        else:
-            self._chunked = True
-        self._head = b"%b %b HTTP/1.1\r\n%b%b\r\n" % (
-            method,
-            target,
-            fields_block(fields),
-            CHUNKED if self._chunked else b"",
-        )
+        self._head, self._chunked = request_head(self.carriage, request, leaf, self._content)
+        return None
 
     # -- sending --------------------------------------------------------------------------------
 
@@ -176,7 +188,6 @@ class Delivery:
     def _send(self, origin: Origin) -> None:
         carriage, attempt = self.carriage, self._attempt
         assert attempt is not None
-        assert origin.transport is not None
         self.origin = origin
         attempt.connected = time.monotonic()
         attempt.reused = origin.used
@@ -187,11 +198,11 @@ class Delivery:
             self.sent_all = True
             self._sent = len(content)
             carriage.connection.deadline = carriage.lane.now + attempt.upstream.timeouts.first_byte
-            origin.transport.write(self._head + content if content else self._head)
+            origin.write(self._head + content if content else self._head)
             return
         self.sent_all = False
         self._sent = 0
-        origin.transport.write(self._head)
+        origin.write(self._head)
         if self._kept:
             self._write(b"".join(self._kept))
         carriage.want_body()
@@ -201,8 +212,7 @@ class Delivery:
         self._sent += len(data)
         origin = self.origin
         assert origin is not None
-        assert origin.transport is not None
-        origin.transport.write(chunk(data) if self._chunked else data)
+        origin.write(chunk(data) if self._chunked else data)
 
     def send_more(self) -> None:
         """Send what has come of a body that streams."""
@@ -222,8 +232,7 @@ class Delivery:
             self.sent_all = True
             if self._chunked:
                 trailers = merge_trailers(incoming.trailers)
-                assert origin.transport is not None
-                origin.transport.write(last_chunk(trailers.fields if trailers else None))
+                origin.write(last_chunk(trailers.fields if trailers else None))
             carriage.connection.deadline = carriage.lane.now + attempt.upstream.timeouts.first_byte
         elif origin.writable:
             carriage.check_rate()

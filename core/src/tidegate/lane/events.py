@@ -1,4 +1,4 @@
-"""An event stream on its way through the codec and the event hooks."""
+"""A stream on its way through the codec and the event hooks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mitmproxy import http
 from typing_extensions import TypeIs
 
 from tidegate.api import errors
-from tidegate.api.sse import SseParser
+from tidegate.api.sse import LIMIT, SseParser
 from tidegate.api.types import Denial, Event, EventResult, SseEvent, WsMessage
-from tidegate.api.upstream import Codec
+from tidegate.api.upstream import BodyStream, Codec
 from tidegate.runtime.coding import Decoder, TooLarge, coding_of
 from tidegate.runtime.faults import StreamCut
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tidegate.lane")
 
+EVENTS: Final = "text/event-stream"
 DECODED: Final = 4 * 1024 * 1024
 """Bytes that one piece of an encoded stream may decode to."""
 
@@ -29,16 +30,28 @@ class EventPipe:
     """Turns bytes of a stream into the bytes that are sent instead.
 
     Takes the Content-Encoding from `response`: hooks see decoded events, though identity was
-    asked for. Raises ValueError where the coding is not known.
+    asked for. Raises ValueError where the coding is not known. What goes through `stream` is
+    not given to the codec's `decode_event`; hooks see the events that come out of it.
     """
 
-    __slots__ = ("_codec", "_decoder", "_exchange", "_parser", "_pipeline")
+    __slots__ = ("_codec", "_decoder", "_exchange", "_parser", "_pipeline", "_stream")
 
-    def __init__(self, carriage: Carriage, codec: Codec | None, response: http.Response) -> None:
+    def __init__(
+        self,
+        carriage: Carriage,
+        codec: Codec | None,
+        response: http.Response,
+        stream: BodyStream | None = None,
+    ) -> None:
         self._exchange = carriage.exchange
         self._pipeline = carriage.pipeline
-        self._codec = codec
-        self._parser = SseParser()
+        self._codec = codec if stream is None else None
+        self._stream = stream
+        kind = response.headers.get("content-type", "") if stream is not None else EVENTS
+        hooked = stream is None or carriage.pipeline.sees_events(response)
+        limit = max(LIMIT, carriage.pipeline.response_limit or carriage.lane.gather_limit)
+        events = hooked and kind.lower().startswith(EVENTS)
+        self._parser = SseParser(limit) if events else None
         fields = response.data.headers.fields
         coding = coding_of(fields)
         self._decoder = Decoder(coding) if coding else None
@@ -55,6 +68,10 @@ class EventPipe:
         """
         if self._decoder is not None and data:
             data = self._decoded(self._decoder, data)
+        if self._stream is not None:
+            data = self._translated(self._stream, data, complete=complete)
+        if self._parser is None:
+            return data
         items = self._parser.feed(data)
         if complete:
             items += self._parser.end()
@@ -69,6 +86,16 @@ class EventPipe:
                 sent = self._pipeline.event(self._exchange, event)
                 out += [one.encode() for one in sent if _is_sse(one)]
         return b"".join(out)
+
+    def _translated(self, stream: BodyStream, data: bytes, *, complete: bool) -> bytes:
+        try:
+            out = stream.feed(data) if data else b""
+            return out + stream.end() if complete else out
+        except ValueError:
+            raise
+        except Exception:
+            log.exception("the codec failed on a stream (exchange %s)", self._exchange.id)
+            raise StreamCut(errors.PLUGIN_TRANSFORM_FAILED.denial()) from None
 
     @staticmethod
     def _decoded(decoder: Decoder, data: bytes) -> bytes:

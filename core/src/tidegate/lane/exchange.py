@@ -317,7 +317,7 @@ class Carriage:
         elif exchange.fallback is not None and self.pipeline.stand_in(exchange, denial):
             self._answer_here()
             return
-        response = error_response(denial, exchange.id, exchange.now)
+        response = error_response(denial, exchange.id, exchange.now, exchange.path)
         exchange.response = response
         self._send_whole(response)
 

@@ -12,6 +12,8 @@ import orjson
 from mitmproxy import http
 from mitmproxy.net.http import status_codes
 
+from tidegate.api.exchange import Exchange
+from tidegate.api.formats import error_body, error_end
 from tidegate.api.messages import (
     Fields,
     PreparedHead,
@@ -36,6 +38,7 @@ __all__ = [
     "copy_request",
     "copy_response",
     "error_response",
+    "error_tail",
     "make_headers",
     "make_request",
     "make_response",
@@ -194,11 +197,30 @@ def check_event(event: object, original: Event) -> None:
             raise InvalidOutput("left a line end in the name or id of an event")
 
 
-def error_response(denial: Denial, request_id: str, timestamp: float) -> http.Response:
-    """A denial in the error envelope: `{"error": {"code", "message", "request_id"}}`."""
-    content = orjson.dumps(
-        {"error": {"code": denial.code, "message": denial.message, "request_id": request_id}}
-    )
+def _envelope(denial: Denial, request_id: str) -> dict[str, Any]:
+    """`{"error": {"code", "message", "request_id"}}`."""
+    error = {"code": denial.code, "message": denial.message, "request_id": request_id}
+    return {"error": error}
+
+
+def error_tail(exchange: Exchange, denial: Denial, *, events: bool) -> bytes:
+    """The last bytes of a stream that is cut, in the grammar of the API that was called.
+
+    `events`: it is made of server-sent events; b"" where its grammar is not known.
+    """
+    tail = error_end(exchange, denial, events=events)
+    if tail is not None or not events:
+        return tail or b""
+    said = orjson.dumps(_envelope(denial, exchange.id))
+    return b"event: error\ndata: " + said + b"\n\n"
+
+
+def error_response(
+    denial: Denial, request_id: str, timestamp: float, path: str = ""
+) -> http.Response:
+    """A denial as the API at `path` says errors: a model API in its own shape, so that its
+    clients raise the right exception; any other in the error envelope."""
+    content = error_body(path, denial, request_id) or orjson.dumps(_envelope(denial, request_id))
     fields: list[tuple[bytes, bytes]] = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),

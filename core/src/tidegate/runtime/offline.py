@@ -87,7 +87,9 @@ class Offline:
             if exchange.response is not None and exchange.denial is None:
                 await self._response(pipeline, exchange)
             if exchange.denial is not None:
-                exchange.response = error_response(exchange.denial, exchange.id, exchange.now)
+                exchange.response = error_response(
+                    exchange.denial, exchange.id, exchange.now, exchange.path
+                )
         finally:
             pipeline.finish(exchange)
         return exchange
@@ -119,7 +121,13 @@ class Offline:
             exchange.attempts.append(attempt)
             request = copy_request(exchange.request)
             if leaf.codec is not None and self._codecs:
-                request = leaf.codec.encode(exchange, request)
+                encoded = leaf.codec.encode(exchange, request)
+                if isinstance(encoded, http.Response):
+                    attempt.status = encoded.status_code
+                    exchange.response = encoded
+                    chosen.ended(exchange, attempt)
+                    return
+                request = encoded
             self.sent.append(request)
             answer = self.answer(request) if callable(self.answer) else self.answer
             if isinstance(answer, ErrorCode):

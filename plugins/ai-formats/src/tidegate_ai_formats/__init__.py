@@ -4,7 +4,8 @@ from .format import Format
 from .losses import Failure, InvalidRequest, Losses, Untranslatable, Warning
 from .plugin import AiFormats, AiFormatsConfig
 from .registry import NAMES, get_format
-from .translation import StreamTranslator, Translation
+from .streaming import StreamTranslator
+from .translation import Translation
 
 __all__ = [
     "NAMES",

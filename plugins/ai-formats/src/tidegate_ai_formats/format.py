@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
-from tidegate.api import Codec, SseEvent
+import orjson
+
+from tidegate.api import Codec, Denial, SseEvent
 
 from .events import Event
-from .losses import Failure, InvalidRequest, Losses, Policy
+from .losses import Failure, InvalidRequest, Losses, Policy, failure_of
 from .model import Json, Request, Response, Usage
 from .wire import loads
 
@@ -79,6 +81,24 @@ class Format(ABC):
     @abstractmethod
     def write_error(self, failure: Failure) -> tuple[int, Json]:
         """Status and body that make the format's SDKs raise the right exception."""
+
+    def error_body(self, denial: Denial, request_id: str) -> bytes:
+        """An error of the gateway in this format's shape: its code and the request id besides."""
+        _, body = self.write_error(failure_of(denial, request_id))
+        error = body.get("error")
+        if isinstance(error, dict):
+            self._name_error(error, denial, request_id)
+        return orjson.dumps(body)
+
+    def _name_error(self, error: Json, denial: Denial, request_id: str) -> None:
+        """Put the stable code and the request id into an error object."""
+        error["code"] = denial.code
+        error["request_id"] = request_id
+
+    def error_end(self, denial: Denial, request_id: str) -> bytes:
+        """The events that end a stream with that error, from wherever it stands."""
+        events = self.stream_writer(Losses(self.name)).fail(failure_of(denial, request_id))
+        return b"\n\n" + b"".join([event.encode() for event in events])
 
     @abstractmethod
     def parse_usage(self, usage: Json) -> Usage:

@@ -1,4 +1,4 @@
-"""`Translation`: two formats as the codec of an upstream, and of streams as plain bytes.
+"""`Translation`: two formats as the codec of an upstream.
 
 Where caller and provider speak the same format and dialect nothing is rewritten but the model:
 the answer passes as it came, and is only read along for usage.
@@ -9,7 +9,6 @@ format writes it anew, and does not parse it again. Writers therefore change not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,18 +17,18 @@ from mitmproxy import http
 
 from tidegate.api import Exchange, SseEvent, StashKey, WsMessage
 from tidegate.api.formats import AI_CALL, AiCall
+from tidegate.api.upstream import BodyStream
 
-from .events import End, Event, Failed, Finished, Start, UsageUpdate
-from .format import Format, Framing, StreamParser, StreamWriter, load_object
-from .framing import CONTENT_TYPES, decoder, encoder, framing_of
+from .format import Format, Framing, load_object
+from .framing import CONTENT_TYPES, framing_of
 from .losses import Failure, InvalidRequest, Losses, Policy, Untranslatable
 from .model import Request, Response
 from .responses.request import refuse_stateful
+from .streaming import UNREADABLE, Passing, StreamTranslator
 from .wire import dumps, loads
 
 WARNINGS: Final = "x-tidegate-warnings"
-CUT: Final = Failure(502, "server", "The provider's stream ended before its end.")
-_UNREADABLE: Final = Failure(502, "server", "The provider's answer is not of its format.")
+_OF_A_STREAM: Final = frozenset((b"content-type", b"content-length", b"etag"))
 _OF_THE_BODY: Final = frozenset(
     (b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"etag")
 )
@@ -47,107 +46,6 @@ class _State:
 
 
 _STATE: Final = StashKey[_State]("ai.translation")
-
-
-class StreamTranslator:
-    """One stream: wire events or bytes of the provider in, those of the caller out.
-
-    Where the provider's stream ends before its end, the caller's ends with a well-formed error
-    event of its own format.
-    """
-
-    def __init__(
-        self,
-        client: Format,
-        provider: Format,
-        losses: Losses,
-        call: AiCall | None = None,
-        *,
-        request: Request | None = None,
-        framing: Framing | None = None,
-        provider_framing: Framing | None = None,
-        defaults: tuple[str, str, int] = ("", "", 0),
-    ) -> None:
-        self._parser: StreamParser = provider.stream_parser()
-        self._writer: StreamWriter = client.stream_writer(losses, request)
-        self.provider_framing: Framing = provider_framing or provider.framing
-        self._decoder = decoder(self.provider_framing)
-        self.framing: Framing = framing or client.framing
-        self._encoder = encoder(self.framing)
-        self._call = call
-        self._defaults = defaults
-        self.started = False
-        self.over = False
-
-    def event(self, event: SseEvent) -> list[SseEvent]:
-        """The caller's events for one of the provider's."""
-        if self.over:
-            return []
-        try:
-            events = self._parser.feed(event)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            return self.fail(_UNREADABLE)
-        out: list[SseEvent] = []
-        for one in events:
-            out += self._write(one)
-        return out
-
-    def _write(self, event: Event) -> list[SseEvent]:
-        match event:
-            case Start():
-                self.started = True
-                id, model, created = self._defaults
-                event.id = event.id or id
-                event.model = event.model or model
-                event.created = event.created or created
-                if event.usage is not None and self._call is not None:
-                    self._call.usage = event.usage
-            case UsageUpdate(usage):
-                if self._call is not None:
-                    self._call.usage = usage
-            case Finished(finish):
-                if self._call is not None:
-                    self._call.finish = finish.reason
-            case End() | Failed():
-                self.over = True
-        return self._writer.write(event)
-
-    def finish(self) -> list[SseEvent]:
-        """The caller's events at the end of the provider's stream."""
-        if self.over:
-            return []
-        out: list[SseEvent] = []
-        for event in self._parser.end():
-            out += self._write(event)
-        if not self.over:
-            out += self.fail(CUT)
-        return out
-
-    def fail(self, failure: Failure) -> list[SseEvent]:
-        """End the caller's stream with an error."""
-        self.over = True
-        return self._writer.fail(failure)
-
-    def feed(self, data: bytes) -> bytes:
-        """The caller's bytes for some bytes of the provider's."""
-        try:
-            events = self._decoder.feed(data)
-        except ValueError:
-            return self._bytes(self.fail(_UNREADABLE)) if not self.over else b""
-        return b"".join([self._bytes(self.event(event)) for event in events])
-
-    def end(self) -> bytes:
-        """The caller's bytes at the end."""
-        out = b""
-        try:
-            for event in self._decoder.end():
-                out += self._bytes(self.event(event))
-        except ValueError:
-            pass  # cut within an event: `finish` says so
-        return out + self._bytes(self.finish()) + self._encoder.end()
-
-    def _bytes(self, events: Sequence[SseEvent]) -> bytes:
-        return b"".join([self._encoder.feed(event) for event in events])
 
 
 class Translation:
@@ -169,11 +67,14 @@ class Translation:
 
     # -- requests -------------------------------------------------------------------------------
 
-    def encode(self, exchange: Exchange, request: http.Request) -> http.Request:
-        """The provider's request. Raises InvalidRequest and Untranslatable: see `refusal`."""
+    def encode(self, exchange: Exchange, request: http.Request) -> http.Request | http.Response:
+        """The provider's request, or what refuses one that can't be sent."""
         data = request.data
         path = data.path.decode("latin-1")
-        data.content, target = self._encode(exchange, data.content or b"", path)
+        try:
+            data.content, target = self._encode(exchange, data.content or b"", path)
+        except (InvalidRequest, Untranslatable) as error:
+            return self._refused(error)
         data.path = target.encode("latin-1")
         data.headers.fields = _fields(data.headers.fields, b"application/json")
         return request
@@ -207,8 +108,11 @@ class Translation:
         call.warnings = [str(warning) for warning in losses.warnings]
         losses.strict = False  # an answer is not refused for what it can't say: it is reported
         losses.target = self.client.name
+        call.cut = None
         if asked.stream:
             state.stream = self._translator(exchange, state, framing)
+            if not state.passes:
+                call.cut = state.stream.cut
         return content, target
 
     def _translator(self, exchange: Exchange, state: _State, framing: Framing) -> StreamTranslator:
@@ -226,14 +130,17 @@ class Translation:
     def refusal(self, exchange: Exchange, request: http.Request) -> http.Response | None:
         """The answer to a request that can't be sent, in the caller's shape; None if it can be.
 
-        For `route` and `transform_request` hooks, which may answer; `encode` may only raise.
+        For `route` and `transform_request` hooks, which may answer before anything is tried.
         """
         data = request.data
         try:
             self._encode(exchange, data.content or b"", data.path.decode("latin-1"))
         except (InvalidRequest, Untranslatable) as error:
-            return self.denial(Failure(400, "invalid_request", str(error), param=error.field))
+            return self._refused(error)
         return None
+
+    def _refused(self, error: InvalidRequest | Untranslatable) -> http.Response:
+        return self.denial(Failure(400, "invalid_request", str(error), param=error.field))
 
     def denial(self, failure: Failure) -> http.Response:
         """`failure` as a response of the caller's format."""
@@ -242,6 +149,22 @@ class Translation:
         return http.Response.make(status, dumps(body), headers)
 
     # -- answers --------------------------------------------------------------------------------
+
+    def decode_head(self, exchange: Exchange, response: http.Response) -> BodyStream | None:
+        """What a stream passes through that is not server-sent events on both sides."""
+        state = exchange.stash[_STATE]
+        stream = state.stream
+        if stream is None or not self._is_stream(response, stream):
+            return None
+        if stream.framing == "sse" and stream.provider_framing == "sse":
+            return None
+        if state.passes:
+            return Passing(stream)
+        fields = response.data.headers.fields
+        kept = [field for field in fields if field[0].lower() not in _OF_A_STREAM]
+        kind = CONTENT_TYPES[stream.framing].encode()
+        response.data.headers.fields = (*kept, (b"content-type", kind))
+        return stream
 
     def decode(self, exchange: Exchange, response: http.Response) -> http.Response:
         """The caller's answer for a whole one of the provider's."""
@@ -257,7 +180,7 @@ class Translation:
         try:
             answer = self.provider.parse_response(load_object(content, "the answer"))
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            return response if state.passes else self._put_failure(response, _UNREADABLE, state)
+            return response if state.passes else self._put_failure(response, UNREADABLE, state)
         self._learn(answer, state)
         if state.passes:
             return response
@@ -282,10 +205,11 @@ class Translation:
     def _decode_stream(
         self, response: http.Response, content: bytes, state: _State
     ) -> http.Response:
-        """A stream that the carrier gathered, because it is not made of server-sent events."""
+        """A stream that the carrier gathered, because a hook must see it whole."""
         stream = state.stream
         assert stream is not None
-        body = stream.feed(content) + stream.end()
+        through = Passing(stream) if state.passes else stream
+        body = through.feed(content) + through.end()
         if not state.passes:
             self._put(response, body, CONTENT_TYPES[stream.framing].encode(), state)
         return response
@@ -329,8 +253,7 @@ class Translation:
         if stream is None or not isinstance(event, SseEvent):
             return event
         if state.passes:
-            if not stream.over:
-                stream.event(event)
+            stream.learn(event)
             return event
         return stream.event(event)
 
@@ -340,14 +263,10 @@ class Translation:
         stream = state.stream
         if stream is None:
             return None
-        ended = stream.finish()
+        ended = [] if state.passes and stream.started else stream.finish()
         if state.losses.warnings:
             state.call.warnings = [str(warning) for warning in state.losses.warnings]
-        return None if state.passes and not _failed(stream) else ended
-
-
-def _failed(stream: StreamTranslator) -> bool:
-    return not stream.started
+        return ended
 
 
 def orjson_bytes(value: object) -> bytes:

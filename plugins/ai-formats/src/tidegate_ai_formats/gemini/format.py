@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tidegate.api import Denial
 from tidegate_ai_formats.format import Format, Framing, StreamParser, StreamWriter
 from tidegate_ai_formats.losses import Failure, Losses
 from tidegate_ai_formats.model import Json, Request, Response, Usage
@@ -43,6 +44,15 @@ class GeminiFormat(Format):
 
     def write_error(self, failure: Failure) -> tuple[int, Json]:
         return responses.write_error(failure)
+
+    def _name_error(self, error: Json, denial: Denial, request_id: str) -> None:
+        """Google says such things in details; `code` is the status."""
+        error["code"] = denial.status
+        kind = "type.googleapis.com/google.rpc."
+        error["details"] = [
+            {"@type": kind + "ErrorInfo", "reason": denial.code, "domain": "tidegate"},
+            {"@type": kind + "RequestInfo", "requestId": request_id},
+        ]
 
     def parse_usage(self, usage: Json) -> Usage:
         return responses.parse_usage(usage)
