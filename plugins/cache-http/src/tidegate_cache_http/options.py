@@ -136,10 +136,11 @@ class CacheConfig(Rules, AddonConfig):
 class Rule:
     """The rules of a path, ready for use."""
 
-    __slots__ = ("collapse", "headers", "partition", "recipe", "terms")
+    __slots__ = ("bypasses", "collapse", "headers", "partition", "recipe", "terms")
 
     def __init__(self, rules: Rules) -> None:
         self.partition: Partition = rules.partition
+        self.bypasses = rules.mode == "bypass"
         self.collapse = rules.collapse
         self.recipe: KeyRecipe | None = rules.key if rules.key != KeyRecipe() else None
         self.headers = tuple(name.encode() for name in rules.key.headers)
@@ -174,7 +175,7 @@ class Rule:
         if origin is not None:  # intercepted: a Host field alone doesn't say who answered
             values += (origin.url.encode(),)
         owner = principal.id if principal is not None and self.partition != "shared" else None
-        return Key(url, scope(owner, values))
+        return Key(url, scope(owner, values) if values or owner is None else _owned(owner))
 
     def open_key(self, key: Key) -> Key | None:
         """The key of what an origin has marked as fit for everyone; None where it is the same."""
@@ -190,6 +191,11 @@ def scope(owner: str | None, values: tuple[bytes | None, ...]) -> bytes:
         return b""
     packed: bytes = msgpack.packb((owner, *values))
     return packed
+
+
+@lru_cache(maxsize=4096)
+def _owned(owner: str) -> bytes:
+    return scope(owner, ())
 
 
 class RuleBook:

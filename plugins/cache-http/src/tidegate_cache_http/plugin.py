@@ -16,8 +16,9 @@ from .flights import Flights
 from .intake import Intake
 from .options import CacheConfig, Rule, RuleBook
 from .rules.conditional import conditions, with_conditions
-from .rules.decide import Decision, bypassed, decide, may_stand_in, plain_hit
-from .rules.messages import Asked
+from .rules.decide import Decision, bypassed, decide, may_stand_in, usual_age
+from .rules.fields import Fields
+from .rules.messages import NOTABLE, Asked
 from .rules.variants import values_of
 from .serving import answer, hit_answer
 from .telling import forwarded, hit
@@ -73,13 +74,35 @@ class CacheHttp(Plugin[CacheConfig]):
         if data.method == b"PURGE" and self.config.purge:
             return purging.answer(self.store, self.config, self._rules, exchange)
         rule = self._rules.of(exchange.host, exchange.path)
-        asked = Asked(data.method, data.headers.fields)
         key = rule.key(exchange)
+        if data.method == b"GET" and not rule.bypasses:
+            found = self._usual(exchange, data.headers.fields, key)
+            if found is not None:
+                return found
+        asked = Asked(data.method, data.headers.fields)
         decision = bypassed(asked, rule.terms)
         if decision is not None:
             self._forward(exchange, Ticket(asked, decision, rule, key, self.store.stamp(key.url)))
             return None
         return self._look(exchange, asked, rule, key, None)
+
+    def _usual(self, exchange: Exchange, fields: Fields, key: Key) -> http.Response | None:
+        """The hit that a cache lives by: in memory, fresh, and nothing to decide. Or None."""
+        shelf = self.store.memory.get(key)
+        if shelf is None or len(shelf.variants) != 1:
+            return None
+        for name, _ in fields:
+            if NOTABLE[name]:
+                return None
+        (only,) = shelf.variants
+        body, now = only.body, exchange.now
+        age = usual_age(fields, only.head, now)
+        if age is None or body is None:
+            return None
+        if only.number:
+            self.store.shared.visit(only.number)
+        self._hit(exchange, body, "hit")
+        return hit_answer(only, body, age, now)
 
     def _look(
         self, exchange: Exchange, asked: Asked, rule: Rule, key: Key, before: Decision | None
@@ -90,11 +113,11 @@ class CacheHttp(Plugin[CacheConfig]):
         variants = shelf.variants if shelf is not None else []
         if shelf is not None and len(variants) == 1 and before is None:
             (only,) = variants
-            if plain_hit(asked, only.head, now):
-                body = self.store.body(found, shelf, only)
-                if body is not None:
-                    self._hit(exchange, body, "hit")
-                    return hit_answer(only, body, now)
+            age = None if asked.notable else usual_age(asked.fields, only.head, now)
+            body = self.store.body(found, shelf, only) if age is not None else None
+            if age is not None and body is not None:
+                self._hit(exchange, body, "hit")
+                return hit_answer(only, body, age, now)
         stamp = self.store.stamp(key.url)
         decision = decide(asked, [v.head for v in variants], now, rule.terms)
         if decision.act == "serve":

@@ -18,10 +18,9 @@ from .tiers.memory import Variant
 _PARTIAL: Final = frozenset({b"content-range"})
 
 
-def hit_answer(variant: Variant, body: bytes, now: float) -> http.Response:
+def hit_answer(variant: Variant, body: bytes, age: int, now: float) -> http.Response:
     """The usual answer from the cache: all of it, fresh, to a request that asks for no less."""
     head = variant.head
-    age = head.age_at(now)
     if variant.prepared is not None:
         return PreparedResponse(variant.prepared, body, age, head.lifetime - age, now)
     fields = told((*head.fields, (b"age", b"%d" % age)), hit(head.lifetime - age))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from .directives import LONGEST
+from .fields import Fields
 from .messages import Asked, Stored, Terms
 from .ranges import Slice, covers, invalid, resolve, wanted
 from .variants import matches, select
@@ -61,18 +62,22 @@ def bypassed(asked: Asked, terms: Terms) -> Decision | None:
     return None
 
 
-def plain_hit(asked: Asked, stored: Stored, now: float) -> bool:
-    """Whether the only thing stored is served as it is, because nothing needs deciding.
+def usual_age(fields: Fields, stored: Stored, now: float) -> int | None:
+    """The age of the only thing stored where it is served as it is; else None.
 
-    The shortcut of the usual hit: what it says yes to, `decide` would serve whole.
+    The shortcut of the usual hit, a GET whose `fields` have none of NOTABLE: what it says yes
+    to, `decide` would serve whole.
     """
-    return (
-        not asked.notable
+    age = stored.age + max(0, int(now - stored.asked_at))
+    if (
+        stored.lifetime > age
         and stored.part is None
         and not stored.always_validate
-        and stored.fresh_at(now)
-        and (not stored.vary or matches(stored, asked.fields))
-    )
+        and not stored.purged
+        and (not stored.vary or matches(stored, fields))
+    ):
+        return age
+    return None
 
 
 def decide(asked: Asked, entries: Sequence[Stored], now: float, terms: Terms) -> Decision:

@@ -32,10 +32,12 @@ def lines(fields: Fields, name: bytes) -> list[bytes]:
 
 def joined(fields: Fields, name: bytes) -> bytes | None:
     """The values of a list-based field, joined by commas (§5.3); None where it is absent."""
-    found = lines(fields, name)
-    if not found:
-        return None
-    return found[0] if len(found) == 1 else b", ".join(found)
+    size = len(name)
+    found: bytes | None = None
+    for key, value in fields:
+        if len(key) == size and key.lower() == name:
+            found = value if found is None else found + b", " + value
+    return found
 
 
 def first(fields: Fields, name: bytes) -> bytes | None:

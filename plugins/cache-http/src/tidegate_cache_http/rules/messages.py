@@ -71,7 +71,23 @@ _NOTABLE: Final = frozenset(
     }
 )
 _OVERRIDES: Final = frozenset(n for n in _NOTABLE if n.startswith(b"x-") or n == b"front-end-https")
-_LENGTHS: Final = frozenset(map(len, _NOTABLE))
+
+
+class _Notable(dict[bytes, bytes]):
+    """The lower-case name of a field that caching depends on, b"" for any other.
+
+    Names are remembered as they come, in whatever case, within bounds: one look-up for each.
+    """
+
+    def __missing__(self, name: bytes) -> bytes:
+        lowered = name.lower()
+        found = lowered if lowered in _NOTABLE else b""
+        if len(name) <= 64 and len(self) < 4096:
+            self[name] = found
+        return found
+
+
+NOTABLE: Final = _Notable()
 
 
 class Asked:
@@ -90,8 +106,9 @@ class Asked:
         self.method = method
         self.fields = fields
         notable: dict[bytes, bytes] = {}
+        names = NOTABLE
         for name, value in fields:
-            if len(name) in _LENGTHS and (lowered := name.lower()) in _NOTABLE:
+            if lowered := names[name]:
                 notable.setdefault(lowered, value)
         self.notable = notable
         self.cache_control = NONE

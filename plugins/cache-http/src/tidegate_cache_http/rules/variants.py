@@ -32,15 +32,17 @@ def values_of(names: Iterable[bytes], request: Fields) -> Nominated:
 
 def _value(name: bytes, request: Fields) -> bytes | None:
     value = joined(request, name)
-    if value is None:
-        return None
+    return None if value is None else _normalised(name, value)
+
+
+@lru_cache(maxsize=4096)
+def _normalised(name: bytes, value: bytes) -> bytes:
     if name in _BY_MEANING:
         return by_meaning(value, codings=name == b"accept-encoding")
     value = value.strip(b" \t")
     return value if b'"' in value else _COMMA.sub(b",", value)
 
 
-@lru_cache(maxsize=2048)
 def by_meaning(value: bytes, *, codings: bool) -> bytes:
     """A weighted list in one canonical spelling: the greatest weight first, then by name."""
     members: dict[bytes, int] = {}
