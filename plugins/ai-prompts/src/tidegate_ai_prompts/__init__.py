@@ -1,0 +1,1 @@
+"""Prompts as APIs: a versioned template becomes a REST operation."""
