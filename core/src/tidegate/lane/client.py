@@ -59,6 +59,7 @@ class ClientConnection(asyncio.Protocol):
         "_heading",
         "_held",
         "_lingering",
+        "_outbox",
         "_pumping",
         "_reader",
         "_rest",
@@ -78,6 +79,7 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, lane: Lane, listener: Listener) -> None:
         self.lane = lane
+        self._outbox = lane.outbox
         self.listener = listener
         self.transport: asyncio.Transport | None = None
         self.carriage: Carriage | None = None
@@ -140,7 +142,7 @@ class ClientConnection(asyncio.Protocol):
             return False
         self._half_closed = True
         if carriage.incoming.version == b"HTTP/1.1":
-            transport.write(CONTINUE)
+            self.write(CONTINUE)
             self.lane.loop.call_later(PROBED, self._probe)
         return True
 
@@ -239,6 +241,7 @@ class ClientConnection(asyncio.Protocol):
         self.last = True
         self.deadline = self.stall = self.total = NEVER
         self.lane.forget(self)
+        self._outbox.flush()
         self.transport = None
         handover(Handover(self.listener, transport, head + self._rest, self._client))
 
@@ -247,7 +250,7 @@ class ClientConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes of the answer in progress."""
         if self.transport is not None:
-            self.transport.write(data)
+            self._outbox.put(self.transport, data)
 
     def send_continue(self) -> None:
         """Tell a client that waits that its body is wanted (RFC 9110 §10.1.1)."""
@@ -320,6 +323,7 @@ class ClientConnection(asyncio.Protocol):
         transport = self.transport
         if transport is None:
             return
+        self._outbox.flush()
         if unread and transport.can_write_eof() and not self._half_closed:
             self._lingering = True
             self._rest = b""

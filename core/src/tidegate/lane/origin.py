@@ -21,6 +21,7 @@ class Origin(asyncio.Protocol):
         "delivery",
         "endpoint",
         "idle_since",
+        "outbox",
         "paused",
         "pooled",
         "reader",
@@ -32,6 +33,7 @@ class Origin(asyncio.Protocol):
 
     def __init__(self, endpoint: Endpoint, now: float) -> None:
         self.endpoint = endpoint
+        self.outbox = endpoint.pool.outbox
         self.reader = ResponseReader()
         self.delivery: Delivery | None = None
         self.transport: asyncio.Transport | None = None
@@ -92,6 +94,11 @@ class Origin(asyncio.Protocol):
         """Carry an exchange."""
         self.delivery = delivery
         self.reader.expect(head_only=head_only)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the request."""
+        if self.transport is not None:
+            self.outbox.put(self.transport, data)
 
     def release(self) -> None:
         """The exchange is over: go back to the pool, or close."""

@@ -19,6 +19,7 @@ from tidegate.api.upstream import Upstream
 from tidegate.runtime.dial import DialError, allowed, connect, resolve
 
 from .origin import Origin
+from .outbox import Outbox
 from .tls import ResumingContext, client_context
 
 if TYPE_CHECKING:
@@ -206,8 +207,9 @@ class Endpoint:
 class Pool:
     """All endpoints of a worker."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, outbox: Outbox) -> None:
         self.base = base
+        self.outbox = outbox
         self.now = 0.0
         """Monotonic seconds, coarse: the lane's tick sets it."""
         self.loop = asyncio.get_running_loop()

@@ -17,6 +17,7 @@ from tidegate.runtime.settings import Listener, Settings
 from .client import ClientConnection
 from .detached import fetch
 from .handover import Handover
+from .outbox import Outbox
 from .pool import Pool
 from .tls import ServerTls
 
@@ -60,7 +61,8 @@ class Lane:
         self.clients: set[ClientConnection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
-        self.pool = Pool(settings.base)
+        self.outbox = Outbox(self.loop)
+        self.pool = Pool(settings.base, self.outbox)
         self.active = 0
         self.draining = False
         self.shedding = False
