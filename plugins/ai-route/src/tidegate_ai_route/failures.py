@@ -28,20 +28,23 @@ FAILURES: Final[tuple[Failure, ...]] = tuple(
 """What falls back where the configuration does not say: all but what would fail again."""
 
 _CONTEXT: Final = re.compile(
-    r"context[ _-]?(?:length|window|size)|(?:prompt|input|message)s?[^.]{0,30} (?:is|are) too long"
-    r"|maximum (?:context|input|number of tokens)|max(?:imum)?[_ ]input[_ ]tokens"
-    r"|exceeds? the (?:available|maximum|max)[^.]{0,40}(?:context|tokens)|too many (?:input )?tokens"
-    r"|input token count|string_above_max_length|tokens? (?:limit )?exceed|model_max_prompt_tokens",
+    r"context[ _-]?(?:length|window|size)"
+    r"|(?:prompt|input|message)s?[^.]{0,30} (?:is|are) too long"
+    r"|maximum (?:context|input|number of tokens)|max(?:imum)?[_ ](?:input|prompt)[_ ]tokens"
+    r"|exceeds? the (?:available|maximum|max)[^.]{0,40}(?:context|tokens)"
+    r"|too[ _]many[ _](?:input[ _]|prompt[ _])?tokens|input token count|string_above_max_length"
+    r"|tokens? (?:limit )?exceed",
     re.IGNORECASE,
 )
 _POLICY: Final = re.compile(
-    r"content[ _-]?(?:policy|filter|management|moderation)|responsible.?ai|safety (?:system|setting)"
-    r"|moderation_blocked|guardrail|(?:prompt|request|input|output) (?:was |is )?(?:flagged|blocked)"
+    r"content[ _-]?(?:policy|filter|management|moderation)|responsible.?ai"
+    r"|safety (?:system|setting)|moderation_blocked|guardrail"
+    r"|(?:prompt|request|input|output) (?:was |is )?(?:flagged|blocked)"
     r"|prohibited[ _]content|data_inspection_failed|usage polic",
     re.IGNORECASE,
 )
 _QUOTA: Final = re.compile(
-    r"insufficient_quota|billing|credit balance|exceeded your current quota|payment", re.IGNORECASE
+    r"insufficient_quota|credit balance|payment|billing_(?:hard|not)", re.IGNORECASE
 )
 _MODEL: Final = re.compile(
     r"model[^.]{0,80}(?:not[ _]found|does not exist|not exist|is not supported|not_supported"
@@ -49,6 +52,7 @@ _MODEL: Final = re.compile(
     r"|DeploymentNotFound",
     re.IGNORECASE,
 )
+_KEY: Final = re.compile(r"api[ _-]?key", re.IGNORECASE)
 _OVERLOADED: Final = re.compile(r"overloaded", re.IGNORECASE)
 _EXPLAINED: Final = 4096
 """Characters of an error in which its reason is looked for."""
@@ -73,7 +77,7 @@ def failure_of(status: int, body: bytes | None) -> Failure:
         return "unknown-model"
     if _OVERLOADED.search(text):
         return "server-error"
-    return "invalid-request"
+    return "auth" if _KEY.search(text) else "invalid-request"
 
 
 def failure_of_error(code: str) -> Failure | None:

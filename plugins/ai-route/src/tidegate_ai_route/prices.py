@@ -18,15 +18,16 @@ def list_price(model: Model) -> Price | None:
     """Dollars per million tokens of input and of output; None: the model is not known there."""
     from genai_prices import Usage, calc_price
 
-    ask_input = Usage(input_tokens=_MILLION, output_tokens=0)
-    ask_output = Usage(input_tokens=0, output_tokens=_MILLION)
+    # a thousand, because some models cost more per token in long calls
+    ask_input = Usage(input_tokens=1000, output_tokens=0)
+    ask_output = Usage(input_tokens=0, output_tokens=1000)
     for provider in (model.provider, None):
         try:
             read = calc_price(ask_input, model_ref=model.name, provider_id=provider)
             written = calc_price(ask_output, model_ref=model.name, provider_id=provider)
         except LookupError:
             continue
-        return Price(input=float(read.total_price), output=float(written.total_price))
+        return Price(input=float(read.total_price) * 1000, output=float(written.total_price) * 1000)
     return None
 
 

@@ -47,9 +47,7 @@ class Order:
                 return sorted(candidates, key=lambda c: c.target.seconds(stream=stream))
             case "sticky":
                 places = list(self._ring.order(prompt_key(exchange, call)))
-                return sorted(
-                    candidates, key=lambda c: places.index(self._targets.index(c.target))
-                )
+                return sorted(candidates, key=lambda c: places.index(self._targets.index(c.target)))
 
 
 def drawn(candidates: list[Candidate], exchange: Exchange) -> list[Candidate]:
