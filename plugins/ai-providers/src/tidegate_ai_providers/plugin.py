@@ -1,0 +1,213 @@
+"""The addon: puts the models on each exchange, and routes calls to them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from typing import Any, Final
+
+import orjson
+from mitmproxy import http
+
+from tidegate.api import AddonContext, Body, Denial, Exchange, Plugin, Upstream, hook
+from tidegate.api.formats import AiCall, ai_call, find_format, inbound_format
+from tidegate.api.models import MODELS, Model
+
+from .aws import AwsCredentials
+from .catalog import Catalog, Credentials
+from .config import AiProvidersConfig
+from .endpoints import ENDPOINTS, model_named
+from .google import AccessToken, GoogleCredentials
+from .listing import entries, list_asked, one, render
+from .needs import missing
+from .pool import KeyPool
+from .refusals import (
+    CODES,
+    INVALID_REQUEST,
+    MODEL_NOT_FOUND,
+    RATE_LIMITED,
+    UNAVAILABLE,
+    UNSUPPORTED,
+    UNTRANSLATABLE,
+)
+from .source import ConfiguredSource, Source
+
+FIRST_TOKEN: Final = 5.0
+"""Seconds that a starting worker waits for access tokens, so that the first call has one."""
+
+
+def _body(config: AiProvidersConfig) -> Body:
+    return Body(request=True, limit=config.body)
+
+
+class AiProviders(Plugin[AiProvidersConfig]):
+    """Models of many providers, by one name each."""
+
+    Config = AiProvidersConfig
+    codes = CODES
+
+    def __init__(self, config: AiProvidersConfig, context: AddonContext) -> None:
+        super().__init__(config, context)
+        self.source = ConfiguredSource(config, os.environ, context.base)
+        self._tokens: list[AccessToken] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self.catalog = self._catalog(self.source)
+
+    def _catalog(self, source: Source) -> Catalog:
+        credentials: dict[str, Credentials] = {}
+        for provider in source.providers():
+            for format in provider.formats:
+                find_format(format)  # LookupError: it is not installed
+            if provider.kind == "bedrock" and not provider.keys:
+                credentials[provider.name] = AwsCredentials(os.environ, provider.profile)
+            elif provider.kind == "vertex" and not provider.keys:
+                assert provider.credentials is not None
+                held = GoogleCredentials(provider.credentials)
+                token = AccessToken(held, self.context.log, provider.name)
+                self._tokens.append(token)
+                credentials[provider.name] = token
+        config = self.config
+        return Catalog(
+            source,
+            policy=config.policy,
+            recover=config.recover,
+            alarm=self._alarm,
+            credentials=credentials,
+        )
+
+    def _alarm(self, event: str, text: str) -> None:
+        self.context.counters.add(f"keys_{event}_total")
+        self.context.log.warning("%s", text)
+
+    # -- life -----------------------------------------------------------------------------------
+
+    @hook
+    async def startup(self, previous: Plugin[Any] | None) -> None:
+        """Take over what was learned of keys; begin to keep access tokens."""
+        if isinstance(previous, AiProviders):
+            self.catalog.adopt(previous.catalog)
+        if self._tokens:
+            self._tasks = [asyncio.create_task(token.keep()) for token in self._tokens]
+            came = [asyncio.ensure_future(token.came.wait()) for token in self._tokens]
+            _, waiting = await asyncio.wait(came, timeout=FIRST_TOKEN)
+            for one_waiting in waiting:
+                one_waiting.cancel()
+
+    @hook
+    async def shutdown(self) -> None:
+        """Stop keeping tokens."""
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        self._tasks = []
+
+    # -- exchanges ------------------------------------------------------------------------------
+
+    @hook
+    def authorize(self, exchange: Exchange) -> None:
+        """Let others find the models."""
+        exchange.stash[MODELS] = self.catalog
+
+    @hook(needs=_body)
+    def route(self, exchange: Exchange) -> Upstream | http.Response | Denial | None:
+        """To the model that a call names."""
+        path, method = exchange.path, exchange.request.data.method
+        if method == b"GET":
+            return self._list(exchange, path)
+        if method != b"POST":
+            return None
+        if inbound_format(path) is not None:
+            return self._chat(exchange)
+        if path in ENDPOINTS:
+            return self._pass(exchange, path)
+        return None
+
+    def _chat(self, exchange: Exchange) -> Upstream | Denial | None:
+        try:
+            call = ai_call(exchange)
+        except ValueError as error:
+            return INVALID_REQUEST.denial(f"{INVALID_REQUEST.message} {_reason(error)}".strip())
+        assert call is not None
+        name = call.request.model
+        model = self.catalog.find(name)
+        if model is None:
+            return self._unknown(name, "chat")
+        lacking = missing(model, call.request)
+        if lacking:
+            return UNSUPPORTED.denial(f"The model {name!r} takes no {lacking}.")
+        try:
+            return self._usable(self.catalog.upstream(model, call), call)
+        except LookupError:
+            return UNTRANSLATABLE.denial()
+
+    def _pass(self, exchange: Exchange, path: str) -> Upstream | Denial | None:
+        endpoint = ENDPOINTS[path]
+        try:
+            name = model_named(exchange.request)
+        except ValueError:
+            return INVALID_REQUEST.denial()
+        model = self.catalog.find(name, endpoint.kind)
+        if model is None:
+            return self._unknown(name, endpoint.kind)
+        below = endpoint.path
+        if self.catalog.providers[model.provider].kind == "cohere":
+            below = f"/v2{below}"
+        return self._usable(self.catalog.passing(model, below), None)
+
+    def _unknown(self, name: str, kind: str) -> Denial | None:
+        """Others may have it, where the configuration says so; but none of a provider of ours."""
+        if self.config.unknown == "pass" and name.partition("/")[0] not in self.catalog.providers:
+            return None
+        what = "model" if kind == "chat" else f"model for {kind}"
+        return MODEL_NOT_FOUND.denial(
+            f"There is no {what} {_shown(name)} here. GET /v1/models lists them."
+        )
+
+    @staticmethod
+    def _usable(pool: KeyPool, call: AiCall | None) -> Upstream | Denial:
+        wait = pool.wait()
+        if not wait:
+            return pool
+        if pool.refused or wait == float("inf"):
+            return UNAVAILABLE.denial(retry_after=min(wait, 60.0))
+        return RATE_LIMITED.denial(retry_after=wait)
+
+    def _list(self, exchange: Exchange, path: str) -> http.Response | Denial | None:
+        asked = list_asked(path)
+        if asked is None:
+            return None
+        shape, name = asked
+        if shape == "openai" and exchange.header("anthropic-version") is not None:
+            shape = "anthropic"
+        if not name:
+            return _json(render(shape, entries(self.catalog)))
+        found: Model | None = None
+        for kind in ("chat", *{endpoint.kind for endpoint in ENDPOINTS.values()}):
+            found = found or self.catalog.find(name, kind)
+        return self._unknown(name, "chat") if found is None else _json(one(shape, name, found))
+
+    def explain(self, hook: str, exchange: Exchange) -> str:
+        """Which providers are on, and how many keys they have."""
+        parts = []
+        for name, provider in self.catalog.providers.items():
+            keys = len(provider.keys)
+            parts.append(f"{name} ({keys} key{'' if keys == 1 else 's'})")
+        return f"providers: {', '.join(parts)}" if parts else "no provider is on"
+
+
+def _json(value: object) -> http.Response:
+    return http.Response.make(200, orjson.dumps(value), {"content-type": "application/json"})
+
+
+def _shown(name: str) -> str:
+    """A caller's text in an error: bounded, one line."""
+    return repr(name if len(name) <= 100 else f"{name[:100]}…")
+
+
+def _reason(error: ValueError) -> str:
+    """What a format's parser says of a request; of broken JSON, that it is broken."""
+    if isinstance(error, orjson.JSONDecodeError):
+        return "It is not valid JSON."
+    return f"({str(error)[:200]})"

@@ -1,0 +1,156 @@
+"""What stands nearest to the wire: a provider's own paths and credentials around a codec."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+from urllib.parse import quote
+
+from mitmproxy import http
+
+from tidegate.api import Event, EventResult, Exchange
+from tidegate.api.formats import AI_CALL
+from tidegate.api.messages import Fields
+from tidegate.api.upstream import BodyStream, Codec, StreamCodec
+
+from .aws import AwsCredentials
+from .google import AccessToken
+from .limits import retry_after
+from .pool import ASKED
+from .sigv4 import sign
+
+CALLERS: Final = frozenset(
+    (
+        b"api-key",
+        b"authorization",
+        b"cookie",
+        b"openai-organization",
+        b"openai-project",
+        b"x-amz-content-sha256",
+        b"x-amz-date",
+        b"x-amz-security-token",
+        b"x-api-key",
+        b"x-goog-api-key",
+        b"x-goog-user-project",
+    )
+)
+"""Fields by which callers say who they are, or who pays: a provider hears that from us alone.
+
+With an organization that is not the key's, a caller could have the key refused.
+"""
+QUERY: Final = ("key=", "access_token=", "api-version=")
+"""Parameters of the same kind."""
+
+
+class Sender(Protocol):
+    """What a provider asks of each request besides its format."""
+
+    def prepare(self, request: http.Request, now: float) -> None:
+        """Change path and fields of `request` as the provider wants them. `now`: Unix seconds."""
+
+
+class Wire:
+    """The codec of a leaf: that of the formats, and what a provider asks besides."""
+
+    def __init__(self, inner: Codec, provider: str, senders: tuple[Sender, ...] = ()) -> None:
+        self._inner = inner
+        self._provider = provider
+        self._senders = senders
+
+    def encode(self, exchange: Exchange, request: http.Request) -> http.Request | http.Response:
+        sent = self._inner.encode(exchange, request)
+        if isinstance(sent, http.Response):
+            return sent
+        call = exchange.stash.get(AI_CALL)
+        if call is not None:
+            call.provider = self._provider
+        data = sent.data
+        fields = data.headers.fields
+        kept = tuple([field for field in fields if field[0].lower() not in CALLERS])
+        if len(kept) != len(fields):
+            data.headers.fields = kept
+        if b"?" in data.path:
+            data.path = without_keys(data.path.decode("latin-1")).encode("latin-1")
+        for sender in self._senders:
+            sender.prepare(sent, exchange.now)
+        return sent
+
+    def decode(self, exchange: Exchange, response: http.Response) -> http.Response:
+        data = response.data
+        exchange.stash[ASKED] = (
+            retry_after(data.headers.fields, data.content or b"", exchange.now)
+            if data.status_code == 429
+            else None
+        )
+        return self._inner.decode(exchange, response)
+
+    def decode_head(self, exchange: Exchange, response: http.Response) -> BodyStream | None:
+        inner = self._inner
+        return inner.decode_head(exchange, response) if isinstance(inner, StreamCodec) else None
+
+    def decode_event(self, exchange: Exchange, event: Event) -> EventResult:
+        return self._inner.decode_event(exchange, event)
+
+    def decode_end(self, exchange: Exchange) -> EventResult:
+        return self._inner.decode_end(exchange)
+
+
+def without_keys(path: str) -> str:
+    """A request target without the parameters that say who calls."""
+    bare, _, query = path.partition("?")
+    kept = "&".join(part for part in query.split("&") if not part.startswith(QUERY))
+    return f"{bare}?{kept}" if kept else bare
+
+
+class AzureDeployment:
+    """Azure OpenAI's older paths: they name the deployment, and a version of the API."""
+
+    def __init__(self, deployment: str, version: str) -> None:
+        self._before = f"/openai/deployments/{quote(deployment, safe='')}"
+        self._query = f"api-version={quote(version, safe='')}"
+
+    def prepare(self, request: http.Request, now: float) -> None:
+        bare, _, query = request.data.path.decode("latin-1").partition("?")
+        query = f"{query}&{self._query}" if query else self._query
+        request.data.path = f"{self._before}{bare}?{query}".encode("latin-1")
+
+
+class GoogleBearer:
+    """The access token of the moment."""
+
+    def __init__(self, token: AccessToken) -> None:
+        self._token = token
+
+    def prepare(self, request: http.Request, now: float) -> None:
+        token = self._token.value
+        if not token:
+            raise RuntimeError("the access token has just ended")
+        request.data.headers.fields += ((b"authorization", b"Bearer " + token),)
+
+
+class AwsSigner:
+    """SigV4 over the request as it is sent: after all translation, anew for each attempt."""
+
+    def __init__(self, credentials: AwsCredentials, *, host: str, base: str, region: str) -> None:
+        self._credentials = credentials
+        self._host = host
+        self._base = base
+        self._region = region
+
+    def prepare(self, request: http.Request, now: float) -> None:
+        found = self._credentials.current()
+        if found is None:
+            raise RuntimeError("the AWS credentials are gone")
+        data = request.data
+        signed: Fields = tuple(
+            sign(
+                data.method.decode("ascii"),
+                self._host,
+                self._base + data.path.decode("latin-1"),
+                data.content or b"",
+                found,
+                region=self._region,
+                service="bedrock",
+                now=now,
+            )
+        )
+        data.headers.fields += signed
