@@ -72,11 +72,13 @@ class Body:
 
     Only in the scope of such a hook is a body gathered. `limit` (decoded bytes; None: the
     gateway's `limits.gather`) bounds it: a longer request is 413, a longer response is 502.
+    `streams` False: event streams may pass it by, for it redacts nothing.
     """
 
     request: bool = False
     response: bool = False
     limit: int | None = None
+    streams: bool = True
 
 
 class WsMessage:

@@ -163,9 +163,9 @@ class Pipeline:
                     readers.add(own[hook])
                 if body.response:
                     response.append(default if body.limit is None else body.limit)
-                    redactor = addon.mode == "enforce" and "transform_event" not in own
-                    if redactor or not self.gather_response:
-                        self.gather_response = "always" if redactor else "bodies"
+                    redactor = body.streams and "transform_event" not in own
+                    always = redactor and addon.mode == "enforce"
+                    self.gather_response = "always" if always else self.gather_response or "bodies"
         self.request_limit = min(request, default=0)
         self.response_limit = min(response, default=0)
         # Where the first result counts, a jump over the rest of the phase must not skip the
