@@ -142,11 +142,10 @@ async def test_an_upgrade_is_refused_where_the_upstream_does_not_speak_websocket
     serve: Any, upstream: Any, route_to: Any
 ) -> None:
     serving = await serve(route_to(upstream.url))
-    for protocol in ("websocket", "foo"):
+    for protocol in ("websocket", "foo", "h2c"):
         answer = await serving.get("/", f"Upgrade: {protocol}")
         assert (answer.status, answer.code) == (400, "upgrade_not_allowed")
-    assert (await serving.get("/", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")).status == 200
-    assert upstream.requests[0].values("upgrade") == []
+    assert upstream.requests == []
 
 
 async def test_trailers_of_an_answer_pass(serve: Any, upstream: Any, route_to: Any) -> None:

@@ -26,6 +26,7 @@ from tidegate.runtime.pipeline import Pipeline
 from .answers import content_length, envelope, switching, whole
 from .call import CALL, UNREAD, Call
 from .destinations import Destination, original
+from .gateway import METHODS, GatewayMode
 from .incoming import receive_head, receive_whole
 from .outgoing import send
 
@@ -120,6 +121,8 @@ class Bridge:
             raise HeadError(errors.BAD_REQUEST_FRAMING.denial()) from None
         if request.data.method == b"CONNECT":
             raise HeadError(errors.UPGRADE_NOT_ALLOWED.denial("No tunnels are opened here."))
+        if isinstance(flow.client_conn.proxy_mode, GatewayMode):
+            _as_the_lane(request)
         target, fields = target_of(request)
         exchange = open_exchange(
             request.data.method,
@@ -255,6 +258,15 @@ async def _body(bridge: Bridge, call: Call, flow: http.HTTPFlow) -> None:
         send(bridge, call, flow)
     else:
         await bridge.answer_here(call, flow)
+
+
+def _as_the_lane(request: http.Request) -> None:
+    """What a gateway listener refuses on either carrier. Raises HeadError."""
+    if request.data.method not in METHODS:
+        raise HeadError(errors.BAD_REQUEST_FRAMING.denial("The method is not known."))
+    for name, value in request.data.headers.fields:
+        if len(name) == 7 and name.lower() == b"upgrade" and value.strip().lower() == b"h2c":
+            raise HeadError(errors.UPGRADE_NOT_ALLOWED.denial())
 
 
 def target_of(request: http.Request) -> tuple[bytes, Fields]:

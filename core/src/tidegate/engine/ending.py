@@ -24,7 +24,7 @@ from tidegate.api.types import Denial
 
 from .answers import envelope
 from .call import Call
-from .http1 import BAD_BODY
+from .http1 import BAD_BODY, BIG_TRAILERS
 from .layers import Linger, Origin
 
 type Commands = layer.CommandGenerator[None]
@@ -148,4 +148,4 @@ class Ending(mitm.HttpStream):
 
 def left(event: events.Event) -> bool:
     """Whether an event says that the client is gone, or wants no answer any more."""
-    return isinstance(event, RequestProtocolError) and event.message != BAD_BODY
+    return isinstance(event, RequestProtocolError) and event.message not in (BAD_BODY, BIG_TRAILERS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import h11
 from mitmproxy import http
@@ -39,6 +39,7 @@ from tidegate.runtime.heads import merge_trailers
 from tidegate.runtime.messages import Fields, make_request, make_response
 
 from .answers import envelope, wire
+from .chunks import ChunkReader, TrailersTooLarge
 from .limits import limits
 
 type Commands = layer.CommandGenerator[None]
@@ -48,6 +49,8 @@ RESPONSE_HEAD: Final = 256 * 1024
 
 BAD_BODY: Final = "bad body"
 """What is wrong with a request whose body is not well-formed; its client is still there."""
+BIG_TRAILERS: Final = "big trailers"
+"""What is wrong with a request whose trailers are over the limits of a head."""
 UNEXPECTED_UPGRADE: Final = "unexpected upgrade"
 """What is wrong with an answer that is a 101 nobody asked for."""
 
@@ -55,10 +58,20 @@ UNEXPECTED_UPGRADE: Final = "unexpected upgrade"
 class Malformed(ValueError):
     """A head that is not HTTP. The text is for the caller and repeats nothing of the head."""
 
+    code = errors.BAD_REQUEST_FRAMING
 
-_REQUEST_LINE: Final = re.compile(
-    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([^\x00-\x20\x7f]+) (HTTP/1\.[01])"
-)
+
+class BadTarget(Malformed):
+    """A request line that is well-formed, with a target that is not."""
+
+    code = errors.BAD_REQUEST_TARGET
+
+
+LENGTH_DIGITS: Final = 18
+"""Digits of a Content-Length that no parser takes for another number."""
+
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]")
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) (HTTP/1\.[01])")
 _FIELD_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 
 
@@ -81,8 +94,14 @@ def read_request(lines: list[bytes]) -> http.Request:
     try:
         host, port, method, scheme, authority, path, version = _read_request_line(lines[0])
     except ValueError:
-        raise Malformed("The request line is not well-formed.") from None
+        raise BadTarget("The request target is not well-formed.") from None
     fields = read_fields(lines[1:])
+    for name, value in fields:
+        name = name.lower()
+        if name == b"transfer-encoding" and value.lower() != b"chunked":
+            raise Malformed("A transfer coding other than chunked.")
+        if name == b"content-length" and len(value) > LENGTH_DIGITS:
+            raise Malformed("Content-Length is not a length.")
     return make_request(
         method, scheme, authority, host, port, path, fields, None, time.time(), version
     )
@@ -118,6 +137,18 @@ def extract(buffer: Any, *, strict: bool = False) -> list[bytes] | None:
             return [bytes(line) for line in lines]
 
 
+def unfinished(buffer: Any, limit: int) -> Denial | None:
+    """What is wrong with the beginning of a head, if it is certain already."""
+    start = bytes(buffer._data[:1])
+    if start and start not in b"\r\n" and not _TOKEN.match(start):
+        return errors.BAD_REQUEST_FRAMING.denial()
+    if len(buffer) <= limit:
+        return None
+    if buffer._data.find(b"\n") < 0:
+        return errors.URI_TOO_LONG.denial()
+    return errors.HEADERS_TOO_LARGE.denial()
+
+
 class Server(_http1.Http1Server):
     """The client's side."""
 
@@ -135,8 +166,9 @@ class Server(_http1.Http1Server):
             yield from self.refuse(errors.BAD_REQUEST_FRAMING.denial(str(error)))
             return
         if lines is None:
-            if len(self.buf) > bounds.head:
-                yield from self.refuse(errors.HEADERS_TOO_LARGE.denial())
+            denial = unfinished(self.buf, bounds.head)
+            if denial is not None:
+                yield from self.refuse(denial)
             return
         denial = None
         if len(lines[0]) > bounds.target + 32:
@@ -148,7 +180,7 @@ class Server(_http1.Http1Server):
                 self.request = read_request(lines)
                 size = http1.expected_http_body_size(self.request)
             except Malformed as error:
-                denial = errors.BAD_REQUEST_FRAMING.denial(str(error))
+                denial = error.code.denial(str(error))
             except ValueError:
                 denial = errors.BAD_REQUEST_FRAMING.denial()
         if denial is not None:
@@ -156,7 +188,10 @@ class Server(_http1.Http1Server):
             return
         assert self.request is not None
         yield ReceiveHttp(RequestHeaders(self.stream_id, self.request, size == 0))
-        self.body_reader = _http1.make_body_reader(size)
+        if size is None:
+            self.body_reader = cast(Any, ChunkReader(bounds.fields, bounds.head))
+        else:
+            self.body_reader = _http1.make_body_reader(size)
         self.state = self.read_body
         yield from self.state(event)
 
@@ -174,11 +209,11 @@ class Server(_http1.Http1Server):
                     part = self.body_reader(self.buf)
                 else:
                     part = self.body_reader.read_eof()
-                if part is None and len(self.buf) > limits().head:
-                    raise h11.RemoteProtocolError("an endless line between chunks")
-            except h11.ProtocolError:
+            except h11.ProtocolError as error:
                 self.state = self.done
                 reason, code = BAD_BODY, ErrorCode.GENERIC_CLIENT_ERROR
+                if isinstance(error, TrailersTooLarge):
+                    reason = BIG_TRAILERS
                 if not isinstance(event, events.DataReceived):
                     yield commands.CloseConnection(self.conn)
                     reason, code = "gone", ErrorCode.CLIENT_DISCONNECTED

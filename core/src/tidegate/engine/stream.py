@@ -42,7 +42,7 @@ from tidegate.runtime.messages import make_response
 
 from .call import CALL, UNREAD
 from .ending import Commands, Ending, left
-from .http1 import UNEXPECTED_UPGRADE
+from .http1 import BIG_TRAILERS, UNEXPECTED_UPGRADE
 from .http2 import Consumed
 from .layers import GetOrigin, Origin, Overdue, Written
 
@@ -328,7 +328,9 @@ class Stream(Ending):
             if left(event):
                 yield from self._gone()
             else:
-                yield from self._fail(errors.BAD_REQUEST_FRAMING.denial())
+                large = event.message == BIG_TRAILERS
+                code = errors.HEADERS_TOO_LARGE if large else errors.BAD_REQUEST_FRAMING
+                yield from self._fail(code.denial())
         elif self._may_retry():
             call.retry()
             yield from self._send_request(fresh=True)
