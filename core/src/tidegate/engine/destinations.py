@@ -34,12 +34,14 @@ class Destination(Upstream):
     """The origin that a client asked for itself.
 
     `extra_ca`: authorities believed beside the system's. `via`: the proxy that leads there.
-    `local`: it may be this machine, or a link-local address.
+    `local`: it may be this machine, or a link-local address. `http2`: whether the origin chose
+    HTTP/2 when it was last asked.
     """
 
     extra_ca: str | None = None
     via: ServerSpec | None = None
     local: bool = True
+    http2: bool | None = None
 
 
 def original(handler: Handler, flow: http.HTTPFlow) -> Destination | None:
@@ -93,12 +95,15 @@ def reaches_local(policy: Policy) -> bool:
     return policy.intercept.local or not policy.explicit or policy.intercept.kind == "upstream"
 
 
-async def connect(upstream: Upstream) -> Streams:
-    """Connect to an upstream, TLS included, within its connect timeout. Raises DialError."""
+async def connect(upstream: Upstream, *, http2: bool = False) -> Streams:
+    """Connect to an upstream, TLS included, within its connect timeout. Raises DialError.
+
+    `http2`: the origin may choose it (ALPN).
+    """
     context = None
     extra = upstream.extra_ca if isinstance(upstream, Destination) else None
     if upstream.scheme == "https":
-        context = upstream_context(upstream.tls, extra)
+        context = upstream_context(upstream.tls, extra, http2=http2)
     if isinstance(upstream, Destination) and upstream.via is not None:
         return await _through(upstream, upstream.via, context)
     loop = asyncio.get_running_loop()

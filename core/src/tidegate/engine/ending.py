@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from mitmproxy import http
 from mitmproxy.proxy import commands, events, layer
@@ -29,6 +29,9 @@ from .layers import Linger, Origin
 
 type Commands = layer.CommandGenerator[None]
 
+REFUSED: Final = "refused"
+"""What became of a request that an HTTP/2 origin has not looked at (RFC 9113 §8.7)."""
+
 
 class Ending(mitm.HttpStream):
     """What `Stream` does at its end. The states are there."""
@@ -37,13 +40,12 @@ class Ending(mitm.HttpStream):
     unread = True
     """Whether the request's end has not come yet."""
 
-    def _send_response(self) -> Commands:
+    def _send_response(self, trailers: http.Headers | None = None) -> Commands:
         response, call = self.flow.response, self.call
         assert response is not None
         content = response.data.content
-        yield SendHttp(
-            ResponseHeaders(self.stream_id, response, end_stream=not content), self.context.client
-        )
+        ended = not content and not trailers
+        yield SendHttp(ResponseHeaders(self.stream_id, response, ended), self.context.client)
         if call is not None:
             call.head_sent = True
             call.sent(len(content or b""))
@@ -142,8 +144,14 @@ class Ending(mitm.HttpStream):
         self.client_state = self.server_state = self.state_errored
 
     def _close_upstream(self) -> Iterator[Any]:
-        if isinstance(self.context.server, Origin):
-            yield commands.CloseConnection(self.context.server)
+        origin = self.context.server
+        if not isinstance(origin, Origin):
+            return
+        if origin.http2 is None:
+            yield commands.CloseConnection(origin)
+        elif origin.connected:  # other streams are on it
+            error = RequestProtocolError(self.stream_id, "not wanted", ErrorCode.CANCEL)
+            yield SendHttp(error, origin)
 
 
 def left(event: events.Event) -> bool:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from mitmproxy.connection import Connection, ConnectionState, Server
-from mitmproxy.proxy import commands, events
+from mitmproxy.proxy import commands, events, server_hooks
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.server import ConnectionIO, TimeoutWatchdog
 
@@ -28,7 +28,7 @@ from tidegate.runtime.lifecycle import LAST_CALL
 from .answers import envelope, wire
 from .call import Call
 from .destinations import Destination, connect, reaches_local
-from .layers import HttpLayer, Linger, Origin, Overdue, Written
+from .layers import HttpLayer, Linger, Origin, Overdue, Released, Written
 from .loop import eager
 from .sparse import Sparse
 
@@ -207,8 +207,15 @@ class Handler(ProxyConnectionHandler):
         upstream = origin.upstream if isinstance(origin, Origin) else self._tunnelled(origin)
         origin.timestamp_start = time.time()
         error = ""
+        about = self.master.connections.about_server
+        if not await about(server_hooks.ServerConnectHook, self.client, origin):
+            self.transports.pop(origin, None)
+            await about(server_hooks.ServerConnectErrorHook, self.client, origin)
+            origin.error = errors.UPSTREAM_UNREACHABLE.code
+            self.post(events.OpenConnectionCompleted(command, origin.error))
+            return
         try:
-            reader, writer = await connect(upstream)
+            reader, writer = await connect(upstream, http2=self.http2 is not None)
         except asyncio.CancelledError:
             origin.error = errors.UPSTREAM_UNREACHABLE.code
             self.transports.pop(origin, None)
@@ -220,19 +227,25 @@ class Handler(ProxyConnectionHandler):
         if error:
             origin.error = error
             self.transports.pop(origin, None)
+            await about(server_hooks.ServerConnectErrorHook, self.client, origin)
             self.post(events.OpenConnectionCompleted(command, error))
             return
         origin.timestamp_tcp_setup = time.time()
         origin.state = ConnectionState.OPEN
+        tls = writer.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() == "h2":
+            origin.alpn = b"h2"
         origin.peername = writer.get_extra_info("peername")
         origin.sockname = writer.get_extra_info("sockname")
         task = asyncio.current_task()
         self.transports[origin] = ConnectionIO(handler=task, reader=reader, writer=writer)
+        await about(server_hooks.ServerConnectedHook, self.client, origin)
         self.post(events.OpenConnectionCompleted(command, None))
         try:
             await self.handle_connection(origin)
         finally:
             origin.timestamp_end = time.time()
+            await about(server_hooks.ServerDisconnectedHook, self.client, origin)
 
     def _tunnelled(self, server: Server) -> Upstream:
         """Where a connection leads that no exchange uses: a tunnel's, or one to a proxy."""
@@ -286,7 +299,7 @@ class Handler(ProxyConnectionHandler):
         io = self.transports.get(self.client)
         if io is not None and io.writer is not None:
             await io.writer.drain()
-        if isinstance(connection, Origin):
+        if isinstance(connection, Origin) and connection.http2 is None:
             while (held := self.http2.held.get(connection.stream_id)) is not None:
                 await held.wait()
 
@@ -301,6 +314,19 @@ class Handler(ProxyConnectionHandler):
             with suppress(OSError):
                 await writer.drain()
             self.post(Written(stream_id))
+
+        self.master.keep(eager(wait()))
+        return True
+
+    def when_released(self, connection: Connection, stream_id: int) -> bool:
+        """Post `Released` when a client has taken what a stream got. False: it has."""
+        held = self.http2.held.get(stream_id) if self.http2 is not None else None
+        if held is None:
+            return False
+
+        async def wait() -> None:
+            await held.wait()
+            self.post(Released(connection, stream_id))
 
         self.master.keep(eager(wait()))
         return True

@@ -78,7 +78,11 @@ def rebuild(bridge: Bridge, call: Call, flow: http.HTTPFlow, upstream: Upstream)
         elif call.unread:
             fields.append((b"transfer-encoding", b"chunked"))
     if flow.client_conn.alpn == b"h2":
-        fields.append((b"connection", b"close"))  # h2 streams share no HTTP/1.1 connection
+        close = b"close"  # h2 streams share no HTTP/1.1 connection
+        if accepts_trailers(request):
+            close += b", TE"
+            fields.append((b"te", b"trailers"))
+        fields.append((b"connection", close))
     absolute = isinstance(upstream, Destination) and upstream.via is not None
     sent = make_request(
         request.data.method,
@@ -98,6 +102,14 @@ def rebuild(bridge: Bridge, call: Call, flow: http.HTTPFlow, upstream: Upstream)
 def has_body(request: http.Request) -> bool:
     """Whether a request came with a body, be it an empty one."""
     return content_length(request) is not None or "transfer-encoding" in request.headers
+
+
+def accepts_trailers(request: http.Request) -> bool:
+    """Whether the caller says that it takes trailers (RFC 9110 §10.1.4): gRPC servers insist."""
+    return any(
+        len(name) == 2 and name.lower() == b"te" and value.strip().lower() == b"trailers"
+        for name, value in request.data.headers.fields
+    )
 
 
 def upgrade_of(request: http.Request) -> str:

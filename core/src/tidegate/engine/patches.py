@@ -14,7 +14,7 @@ from mitmproxy.proxy import mode_servers
 from mitmproxy.proxy.layers import http as mitm_http
 from mitmproxy.proxy.layers import websocket as mitm_websocket
 
-from . import handler, http1, http2, layers, modes, stream, websocket
+from . import handler, http1, http2, http2_client, layers, modes, stream, websocket
 
 SEAMS: Final[tuple[tuple[Any, str, Any], ...]] = (
     # HttpLayer.make_stream: every exchange becomes ours.
@@ -23,6 +23,7 @@ SEAMS: Final[tuple[tuple[Any, str, Any], ...]] = (
     (mitm_http, "Http1Server", http1.Server),
     (mitm_http, "Http2Server", http2.Server),
     (mitm_http, "Http1Client", http1.Client),
+    (mitm_http, "Http2Client", http2_client.Client),
     # the next_layer addon: upstream connections chosen by `Upstream`.
     (mitm_layers, "HttpLayer", layers.HttpLayer),
     # ServerInstance.handle_stream: the connection's I/O, hooks and deadlines.

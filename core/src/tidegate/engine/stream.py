@@ -41,7 +41,7 @@ from tidegate.runtime.faults import StreamCut
 from tidegate.runtime.messages import make_response
 
 from .call import CALL, UNREAD
-from .ending import Commands, Ending, left
+from .ending import REFUSED, Commands, Ending, left
 from .http1 import BIG_TRAILERS, UNEXPECTED_UPGRADE
 from .http2 import Consumed
 from .layers import GetOrigin, Origin, Overdue, Written
@@ -49,6 +49,9 @@ from .layers import GetOrigin, Origin, Overdue, Written
 
 class Stream(Ending):
     """The states of one exchange. `client_state` and `server_state` are as in mitmproxy."""
+
+    streamed = False
+    """Whether the body goes upstream as it comes, and so can't be sent again."""
 
     def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Also while a hook is awaited: a client that leaves ends the wait."""
@@ -169,6 +172,7 @@ class Stream(Ending):
     def _start_upload(self) -> Commands:
         """Send the head upstream; the body follows as it arrives."""
         self.client_state = self.state_stream_request_body
+        self.streamed = True
         if not (yield from self._connect()):
             return
         head = RequestHeaders(self.stream_id, self.flow.request, end_stream=False)
@@ -197,7 +201,10 @@ class Stream(Ending):
         assert call is not None
         if call.handler.http2 is None:
             return
-        if not call.handler.when_written(self.context.server, self.stream_id):
+        origin = self.context.server
+        if isinstance(origin, Origin) and origin.http2 and origin.http2.holds(self.stream_id):
+            return
+        if not call.handler.when_written(origin, self.stream_id):
             yield SendHttp(Consumed(self.stream_id), self.context.client)
 
     def _to_upstream(self, event: Any) -> Iterator[Any]:
@@ -308,7 +315,7 @@ class Stream(Ending):
             elif call.refused is not None:
                 yield from self._fail(call.refused)
             else:
-                yield from self._send_response()
+                yield from self._send_response(trailers)
                 yield from self._finish(flow.response, trailers)
 
     # -- errors -------------------------------------------------------------------------------
@@ -331,7 +338,7 @@ class Stream(Ending):
                 large = event.message == BIG_TRAILERS
                 code = errors.HEADERS_TOO_LARGE if large else errors.BAD_REQUEST_FRAMING
                 yield from self._fail(code.denial())
-        elif self._may_retry():
+        elif self._may_retry(event):
             call.retry()
             yield from self._send_request(fresh=True)
         else:
@@ -339,15 +346,18 @@ class Stream(Ending):
             code = errors.UNEXPECTED_UPGRADE if upgrade else errors.UPSTREAM_PROTOCOL_ERROR
             yield from self._fail(code.denial())
 
-    def _may_retry(self) -> bool:
-        """An upstream closed an idle connection just as it was used again (RFC 9112 §9.3.1).
+    def _may_retry(self, event: RequestProtocolError | ResponseProtocolError) -> bool:
+        """An upstream closed an idle connection just as it was used again (RFC 9112 §9.3.1), or
+        has refused a stream.
 
         Nothing of an answer has come and the request is still here: send it once more.
         """
         call = self.call
+        if call is None or self.streamed:
+            return False
+        refused = event.message == REFUSED and not call.exchange.attempts
         return (
-            call is not None
-            and call.may_retry
+            (call.may_retry or refused)
             and self.client_state == self.state_done
             and self.server_state == self.state_wait_for_response_headers
         )

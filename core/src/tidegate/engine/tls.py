@@ -16,15 +16,18 @@ from .ca import LeafStore
 
 
 @lru_cache(maxsize=256)
-def upstream_context(tls: Tls, extra_ca: str | None = None) -> ssl.SSLContext:
+def upstream_context(
+    tls: Tls, extra_ca: str | None = None, *, http2: bool = False
+) -> ssl.SSLContext:
     """The context for an upstream. Verification is always on.
 
-    `extra_ca`: a PEM file of authorities that are believed beside the others.
+    `extra_ca`: a PEM file of authorities that are believed beside the others. `http2`: the
+    upstream may choose it.
     """
     context = ssl.create_default_context(cafile=tls.ca)
     if extra_ca is not None:
         context.load_verify_locations(extra_ca)
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     if tls.certificate is not None:
         context.load_cert_chain(tls.certificate, tls.key)
     return context
