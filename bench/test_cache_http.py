@@ -191,7 +191,7 @@ def test_hit_ratio_of_the_file_beside_lru(tmp_path: Path, scans: bool) -> None:
     for key_number, size in trace(16_000, skew=0.9, scans=scans):
         total += 1
         key = Key(b"http://a/%d" % key_number, b"")
-        records = store.disk.load(key)
+        records, _ = store.disk.load(key)
         if records:
             hits += 1
             store.shared.visit(records[0].number)

@@ -250,7 +250,7 @@ def test_types_that_do_not_shrink_are_remembered(monkeypatch):
 def test_a_damaged_chunk_is_an_error_and_no_body():
     (chunk,) = Compressor().chunks(b"a" * 1000, b"text/html", b"")
     with pytest.raises(ValueError, match="damaged"):
-        restore(iter([chunk[:5] + b"\xff" * 9]))
+        restore([chunk[:5] + b"\xff" * 9])
 
 
 # -- several processes --------------------------------------------------------------------------

@@ -75,49 +75,53 @@ class CacheHttp(Plugin[CacheConfig]):
             return purging.answer(self.store, self.config, self._rules, exchange)
         rule = self._rules.of(exchange.host, exchange.path)
         key = rule.key(exchange)
-        if data.method == b"GET" and not rule.bypasses:
-            found = self._usual(exchange, data.headers.fields, key)
-            if found is not None:
-                return found
-        asked = Asked(data.method, data.headers.fields)
+        fields: Fields = data.headers.fields
+        known = (None, key) if rule.bypasses else self._find(rule, key)
+        if data.method == b"GET" and known[0] is not None:
+            response = self._usual(exchange, fields, known[1], known[0])
+            if response is not None:
+                return response
+        asked = Asked(data.method, fields)
         decision = bypassed(asked, rule.terms)
         if decision is not None:
             self._forward(exchange, Ticket(asked, decision, rule, key, self.store.stamp(key.url)))
             return None
-        return self._look(exchange, asked, rule, key, None)
+        return self._look(exchange, asked, rule, key, known)
 
-    def _usual(self, exchange: Exchange, fields: Fields, key: Key) -> http.Response | None:
-        """The hit that a cache lives by: in memory, fresh, and nothing to decide. Or None."""
-        shelf = self.store.memory.get(key)
-        if shelf is None or len(shelf.variants) != 1:
+    def _usual(
+        self, exchange: Exchange, fields: Fields, key: Key, shelf: Shelf
+    ) -> http.Response | None:
+        """The hit that a cache lives by: fresh, and nothing to decide. Or None."""
+        if len(shelf.variants) != 1:
             return None
         for name, _ in fields:
             if NOTABLE[name]:
                 return None
         (only,) = shelf.variants
-        body, now = only.body, exchange.now
+        now = exchange.now
         age = usual_age(fields, only.head, now)
+        body = self.store.body(key, shelf, only) if age is not None else None
         if age is None or body is None:
             return None
-        if only.number:
-            self.store.shared.visit(only.number)
         self._hit(exchange, body, "hit")
         return hit_answer(only, body, age, now)
 
     def _look(
-        self, exchange: Exchange, asked: Asked, rule: Rule, key: Key, before: Decision | None
+        self,
+        exchange: Exchange,
+        asked: Asked,
+        rule: Rule,
+        key: Key,
+        known: tuple[Shelf | None, Key],
+        before: Decision | None = None,
     ) -> http.Response | Coroutine[Any, Any, http.Response | None] | None:
-        """`before`: what was decided before the exchange waited for another's fetch."""
+        """Decide over what is `known` under the key.
+
+        `before`: what was decided before the exchange waited for another's fetch.
+        """
         now = exchange.now
-        shelf, found = self._find(rule, key)
+        shelf, found = known
         variants = shelf.variants if shelf is not None else []
-        if shelf is not None and len(variants) == 1 and before is None:
-            (only,) = variants
-            age = None if asked.notable else usual_age(asked.fields, only.head, now)
-            body = self.store.body(found, shelf, only) if age is not None else None
-            if age is not None and body is not None:
-                self._hit(exchange, body, "hit")
-                return hit_answer(only, body, age, now)
         stamp = self.store.stamp(key.url)
         decision = decide(asked, [v.head for v in variants], now, rule.terms)
         if decision.act == "serve":
@@ -164,7 +168,8 @@ class CacheHttp(Plugin[CacheConfig]):
         """Wait for another exchange's fetch, then look again."""
         self._count("collapsed_total")
         await asyncio.shield(landed)
-        result = self._look(exchange, ticket.asked, ticket.rule, key, ticket.decision)
+        asked, rule = ticket.asked, ticket.rule
+        result = self._look(exchange, asked, rule, key, self._find(rule, key), ticket.decision)
         return await result if isinstance(result, Coroutine) else result
 
     def _serve(

@@ -6,13 +6,13 @@ from typing import Final
 
 from mitmproxy import http
 
-from tidegate.api.messages import PreparedResponse, make_response
+from tidegate.api.messages import PreparedHead, PreparedResponse, make_response
 
 from .rules.conditional import fields_of_304, not_modified
-from .rules.fields import Fields, without
+from .rules.fields import Fields, first, without
 from .rules.messages import Asked, Stored
 from .rules.ranges import Slice
-from .telling import hit, told
+from .telling import NAME, hit, told
 from .tiers.memory import Variant
 
 _PARTIAL: Final = frozenset({b"content-range"})
@@ -20,9 +20,11 @@ _PARTIAL: Final = frozenset({b"content-range"})
 
 def hit_answer(variant: Variant, body: bytes, age: int, now: float) -> http.Response:
     """The usual answer from the cache: all of it, fresh, to a request that asks for no less."""
-    head = variant.head
-    if variant.prepared is not None:
-        return PreparedResponse(variant.prepared, body, age, head.lifetime - age, now)
+    head, prepared = variant.head, variant.prepared
+    if prepared is None and first(head.fields, NAME) is None:  # no cache before us has told
+        prepared = variant.prepared = PreparedHead(head.status, head.reason, head.fields)
+    if prepared is not None:
+        return PreparedResponse(prepared, body, age, head.lifetime - age, now)
     fields = told((*head.fields, (b"age", b"%d" % age)), hit(head.lifetime - age))
     return make_response(head.status, head.reason, fields, body, now)
 

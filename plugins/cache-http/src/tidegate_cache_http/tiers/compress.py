@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Final
 
 import lz4.block
@@ -59,7 +59,7 @@ class Compressor:
         return failures % AGAIN == 0
 
 
-def restore(chunks: Iterator[memoryview | bytes]) -> bytes:
+def restore(chunks: Sequence[memoryview | bytes]) -> bytes:
     """The bytes of stored chunks. Raises ValueError where one is damaged."""
     out = []
     for chunk in chunks:

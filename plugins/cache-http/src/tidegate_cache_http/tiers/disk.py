@@ -68,34 +68,40 @@ class Disk:
         for name in DATABASES:
             self.db[name.decode()] = self.env.open_db(name, dupsort=name in (b"urls", b"tags"))
 
-    def load(self, key: Key) -> list[Record]:
-        """The valid records of all variants of a key."""
+    def load(self, key: Key) -> tuple[list[Record], bytes | None]:
+        """The valid records of all variants of a key; the body of the only one, if it is short."""
         shelf = shelf_id(key)
         found = []
         stamp = self.shared.stamps[Shared.slot(key.url)]
-        with (
-            self.env.begin(buffers=True) as txn,
-            txn.cursor(self.db["heads"]) as cursor,
-        ):
+        with self.env.begin(buffers=True) as txn:
+            cursor = txn.cursor(self.db["heads"])
             going = cursor.set_range(shelf)
             while going and bytes(cursor.key()[:24]) == shelf:
                 record = unpack(cursor.value())
                 if record is not None and record.head.stamp == stamp and record.key == key:
                     found.append(record)
                 going = cursor.next()
-        return found
+            if len(found) == 1 and found[0].chunks <= 1:
+                return found, self._read(txn, found[0].number, found[0].chunks)
+        return found, None
 
     def body(self, number: int, chunks: int) -> bytes | None:
         """The body of an entry, or None where it has been evicted meanwhile, or is damaged."""
         with self.env.begin(buffers=True) as txn:
-            found = read_chunks(txn, self.db["bodies"], number, chunks)
-            if found is None:
+            return self._read(txn, number, chunks)
+
+    def _read(self, txn: Any, number: int, chunks: int) -> bytes | None:
+        found = []
+        for index in range(chunks):
+            chunk = txn.get(chunk_key(number, index), db=self.db["bodies"])
+            if chunk is None:
                 return None
-            try:
-                return restore(iter(found))
-            except ValueError as error:
-                log.error("entry %d: %s", number, error)
-                return None
+            found.append(chunk)
+        try:
+            return restore(found)
+        except ValueError as error:
+            log.error("entry %d: %s", number, error)
+            return None
 
     def close(self) -> None:
         """Close it. The last commit is on the disk then."""
@@ -111,14 +117,3 @@ mapped_unit: Final = 1 << 16
 def chunk_key(number: int, index: int) -> bytes:
     """Where a chunk of a body stands."""
     return number.to_bytes(8) + index.to_bytes(2)
-
-
-def read_chunks(txn: Any, bodies: Any, number: int, chunks: int) -> list[memoryview] | None:
-    """The chunks of a body; None where one is missing."""
-    found = []
-    for index in range(chunks):
-        chunk = txn.get(chunk_key(number, index), db=bodies)
-        if chunk is None:
-            return None
-        found.append(chunk)
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from itertools import chain
 
 from tidegate.api.messages import PreparedHead
 from tidegate_cache_http.rules.messages import Stored
@@ -108,9 +109,7 @@ class Variant:
         self.number = number
         self.chunks = chunks
         self.prepared: PreparedHead | None = None
-        """What a fresh hit begins with; None where a cache before us has told its part."""
-        if not any(name.lower() == b"cache-status" for name, _ in head.fields):
-            self.prepared = PreparedHead(head.status, head.reason, head.fields)
+        """What a fresh hit begins with, from the first one on."""
 
 
 class Shelf:
@@ -134,8 +133,9 @@ class Shelf:
         """Bytes that it takes, about."""
         total = 400
         for variant in self.variants:
-            total += 800 + sum(len(n) + len(v) + 120 for n, v in variant.head.fields)
-            total += len(variant.body) if variant.body is not None else 0
+            fields, body = variant.head.fields, variant.body
+            total += 800 + 120 * len(fields) + sum(map(len, chain.from_iterable(fields)))
+            total += len(body) if body is not None else 0
         return total
 
 

@@ -30,7 +30,14 @@ def extended(key: Key, values: Nominated) -> Key:
 
 def shelf_id(key: Key) -> bytes:
     """24 bytes for all variants of a key; the first 16 for all scopes of its URL."""
-    return url_id(key.url) + blake2b(key.scope, digest_size=8).digest()
+    return url_id(key.url) + (_scope_id(key.scope) if key.scope else _OPEN)
+
+
+def _scope_id(scope: bytes) -> bytes:
+    return blake2b(scope, digest_size=8).digest()
+
+
+_OPEN: Final = _scope_id(b"")
 
 
 def url_id(url: bytes) -> bytes:

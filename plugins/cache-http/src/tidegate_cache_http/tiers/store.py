@@ -58,11 +58,13 @@ class Store:
             return shelf
         slot = Shared.slot(key.url)
         stamp, version = self.shared.stamps[slot], self.shared.versions[slot]
-        records = self.disk.load(key)
+        records, body = self.disk.load(key)
         if not records:
             return None
         shelf = Shelf(slot, stamp, (version,))
         shelf.variants = [Variant(r.head, None, r.number, r.chunks) for r in records]
+        if body is not None and len(body) == records[0].head.size:
+            shelf.variants[0].body = body
         self.memory.put(key, shelf)
         return shelf
 
