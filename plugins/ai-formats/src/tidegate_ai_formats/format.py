@@ -10,7 +10,7 @@ import orjson
 from tidegate.api import Codec, Denial, SseEvent
 
 from .events import Event
-from .losses import Failure, InvalidRequest, Losses, Policy, failure_of
+from .losses import Failure, InvalidRequest, Losses, Policy, kind_of
 from .model import Json, Request, Response, Usage
 from .wire import loads
 
@@ -84,11 +84,18 @@ class Format(ABC):
 
     def error_body(self, denial: Denial, request_id: str) -> bytes:
         """An error of the gateway in this format's shape: its code and the request id besides."""
-        _, body = self.write_error(failure_of(denial, request_id))
+        return orjson.dumps(self.failure_of(denial, request_id).raw)
+
+    def failure_of(self, denial: Denial, request_id: str) -> Failure:
+        """The same in neutral words; `raw` is its body in this format's shape."""
+        kind = kind_of(denial.status)
+        failure = Failure(denial.status, kind, denial.message, denial.code, request_id=request_id)
+        _, body = self.write_error(failure)
         error = body.get("error")
         if isinstance(error, dict):
             self._name_error(error, denial, request_id)
-        return orjson.dumps(body)
+        failure.family, failure.raw = self.family, body
+        return failure
 
     def _name_error(self, error: Json, denial: Denial, request_id: str) -> None:
         """Put the stable code and the request id into an error object."""
@@ -97,7 +104,7 @@ class Format(ABC):
 
     def error_end(self, denial: Denial, request_id: str) -> bytes:
         """The events that end a stream with that error, from wherever it stands."""
-        events = self.stream_writer(Losses(self.name)).fail(failure_of(denial, request_id))
+        events = self.stream_writer(Losses(self.name)).fail(self.failure_of(denial, request_id))
         return b"\n\n" + b"".join([event.encode() for event in events])
 
     @abstractmethod

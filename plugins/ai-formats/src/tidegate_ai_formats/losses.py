@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
 
-from tidegate.api import Denial
-
 from .model import Json, Request, Role
 
 type Policy = Literal["strict", "drop-and-warn"]
@@ -207,9 +205,3 @@ def kind_of(status: int, *words: str) -> str:
     if "insufficient_quota" in said:
         return "quota"
     return _BY_STATUS.get(status) or ("server" if status >= 500 else "invalid_request")
-
-
-def failure_of(denial: Denial, request_id: str = "") -> Failure:
-    """An error of the gateway in neutral words."""
-    kind = kind_of(denial.status)
-    return Failure(denial.status, kind, denial.message, denial.code, request_id=request_id)

@@ -11,7 +11,7 @@ from tidegate.api.formats import AiCall
 from .events import End, Event, Failed, Finished, Start, UsageUpdate
 from .format import Format, Framing, StreamParser, StreamWriter
 from .framing import decoder, encoder
-from .losses import Failure, Losses, failure_of
+from .losses import Failure, Losses
 from .model import Request
 
 CUT: Final = Failure(502, "server", "The provider's stream ended before its end.")
@@ -36,7 +36,10 @@ class StreamTranslator:
         framing: Framing | None = None,
         provider_framing: Framing | None = None,
         defaults: tuple[str, str, int] = ("", "", 0),
+        request_id: str = "",
     ) -> None:
+        self._client = client
+        self._request_id = request_id
         self._parser: StreamParser = provider.stream_parser()
         self._writer: StreamWriter = client.stream_writer(losses, request)
         self.provider_framing: Framing = provider_framing or provider.framing
@@ -116,7 +119,8 @@ class StreamTranslator:
         """The caller's bytes where the carrier ends the stream."""
         if self.over:
             return b""
-        return self._bytes(self.fail(failure_of(denial))) + self._encoder.end()
+        failure = self._client.failure_of(denial, self._request_id)
+        return self._bytes(self.fail(failure)) + self._encoder.end()
 
     def feed(self, data: bytes) -> bytes:
         """The caller's bytes for some bytes of the provider's."""

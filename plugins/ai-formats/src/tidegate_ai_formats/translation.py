@@ -125,6 +125,7 @@ class Translation:
             framing=framing,
             provider_framing=framing if self._same else None,
             defaults=(f"tg-{exchange.id}", state.call.model, int(exchange.now)),
+            request_id=exchange.id,
         )
 
     def refusal(self, exchange: Exchange, request: http.Request) -> http.Response | None:
