@@ -111,6 +111,7 @@ class Client(_http2.Http2Client):
         super().__init__(context)
         self.h2_conn = Connection(self.h2_conf)
         self.leaving = False
+        self._reading = False
         self.settled = False
         """Whether the origin has said how many streams it takes at a time."""
         self._unread: dict[int, int] = {}
@@ -152,7 +153,9 @@ class Client(_http2.Http2Client):
         elif isinstance(event, HttpEvent):
             yield from self._send(event)
         elif isinstance(event, events.DataReceived):
+            self._reading = True
             yield from self._receive(event.data)
+            self._reading = False
         elif isinstance(event, events.ConnectionClosed):
             yield from self._end("closed")
         if self._handle_event != self.done:
@@ -268,7 +271,13 @@ class Client(_http2.Http2Client):
             del self.their_stream_id[ours]
 
     def _settle(self) -> Commands:
-        """Look which streams are over, and who may send more."""
+        """Look which streams are over, and who may send more.
+
+        Not before all of what was received has been handled: h2 knows of ends that the streams
+        have yet to be told.
+        """
+        if self._reading:
+            return
         for ours, theirs in tuple(self.their_stream_id.items()):
             if self.is_closed(ours):
                 self._forget(theirs)
