@@ -209,3 +209,16 @@ def test_the_table_agrees_with_a_slow_model(entries, host, path, method):
     found = RouteTable(entries).match(host, path, method)
     got = found.value if isinstance(found, Match) else found and set(found.methods)
     assert got == model(entries, host, path, method)
+
+
+def test_what_is_remembered_is_what_was_found_and_stays_within_bounds():
+    routes = table("/", "POST /v1", "other.test/v1", "/long!")
+    heads = [(f"{n}.test", f"/v1/{n}", method) for n in range(700) for method in ("GET", "POST")]
+    heads += [("other.test", "/v1/1", "GET"), ("a.test", "/long", "GET"), ("a.test", "/" * 300, "")]
+    first = [routes.match(*head) for head in heads]
+    assert [routes.match(*head) for head in heads] == first
+    assert {match.value for match in first if isinstance(match, Match)} == {
+        "/", "POST /v1", "other.test/v1", "/long!",
+    }  # fmt: skip
+    assert 0 < len(routes._seen) <= tidegate.api.match.REMEMBERED
+    assert all(len(path) <= tidegate.api.match.SHORT for _, path, _ in routes._seen)

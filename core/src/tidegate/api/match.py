@@ -28,6 +28,11 @@ ROUTE_PARAMS: Final = StashKey[Mapping[str, str]]("route.params")
 """Where a route addon puts what the `{name}` segments of the matched path captured."""
 
 NO_PARAMS: Final[Mapping[str, str]] = MappingProxyType({})
+REMEMBERED: Final = 1024
+"""Request heads whose match a table remembers: it answers those in one look-up, however many
+routes there are."""
+SHORT: Final = 256
+"""Characters of a path that is remembered."""
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST: Final = re.compile(r"\*|(?:\*\.)?[a-z0-9_\-]+(?:\.[a-z0-9_\-]+)*|[0-9a-f:.]+")
 _PATH: Final = re.compile(r"/[!$-;=@-~]*")
@@ -135,9 +140,11 @@ class RouteTable[T]:
     the method, the next less specific one is asked.
     """
 
-    __slots__ = ("_any", "_depth", "_hosts", "_wildcards")
+    __slots__ = ("_any", "_depth", "_hosts", "_seen", "_wildcards")
 
     def __init__(self, entries: Iterable[RouteEntry[T]]) -> None:
+        self._seen: dict[tuple[str, str, str], Match[T]] = {}
+        """Matches without parameters, by request head: the same few come again and again."""
         tries: dict[str, _Node[T]] = {}
         self._depth = 1
         for entry in entries:
@@ -168,6 +175,10 @@ class RouteTable[T]:
 
         `host` is lower case without port, `path` normalised without query, as on an exchange.
         """
+        head = (host, path, method)
+        seen = self._seen.get(head)
+        if seen is not None:
+            return seen
         chain = self._hosts.get(host)
         if chain is None:
             chain = self._chain(host)
@@ -181,11 +192,19 @@ class RouteTable[T]:
                     refused.append(leaf)
                     continue
                 if found.match is not None:
-                    return found.match
+                    return self._remember(head, found.match)
                 params = {name: parts[index] for name, index in found.params}
                 return Match(found.entry.value, params, "/".join(parts[: leaf.depth + 1]))
         allowed = {method for leaf in refused for method in leaf.by_method}
         return NotAllowed(tuple(sorted(allowed))) if allowed else None
+
+
+    def _remember(self, head: tuple[str, str, str], match: Match[T]) -> Match[T]:
+        if len(self._seen) >= REMEMBERED:
+            self._seen.clear()
+        if len(head[1]) <= SHORT:
+            self._seen[head] = match
+        return match
 
 
 def parse[T](entry: RouteEntry[T]) -> list[str]:
