@@ -12,7 +12,7 @@ from .framing import BODYLESS, fields_block, status_line
 if TYPE_CHECKING:
     from .exchange import Carriage
 
-_JOINED: Final = 8 * 1024
+_JOINED: Final = 64 * 1024
 """Bytes of a body that are copied behind the head, because one buffer is sent faster than two."""
 
 

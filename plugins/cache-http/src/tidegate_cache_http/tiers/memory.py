@@ -172,6 +172,8 @@ class Memory:
 
     def put(self, key: Key, shelf: Shelf) -> None:
         """Keep a shelf, or note that it has grown; whatever must go for it goes."""
+        if not self._policy.budget:
+            return
         self._shelves[key] = shelf
         for gone in self._policy.add(key, shelf.size):
             del self._shelves[gone]
