@@ -143,6 +143,17 @@ def plugin_with_events(cls: type[Plugin]) -> type[Plugin]:
     return Minds
 
 
+async def test_a_stream_passes_a_hook_that_says_that_it_redacts_nothing():
+    seen: list[bytes | None] = []
+    plugin = seeing("transform_response", Body(response=True, streams=False), seen)
+    answer = make_answer(200, b"data: 1\n\n", {"content-type": "text/event-stream"})
+    async with Harness(plugin, answer=answer) as harness:
+        await harness.send(make_exchange())
+        harness.answer = make_answer(200, b"whole")
+        await harness.send(make_exchange())
+    assert seen == [None, b"whole"]
+
+
 async def test_a_need_may_depend_on_the_options():
     class DeepConfig(AddonConfig):
         deep: bool = False

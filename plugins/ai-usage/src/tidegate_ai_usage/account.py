@@ -154,7 +154,7 @@ class Uncounted:
         if not input:
             input = tokenizer.prompt(prompt) if self.body else 0
             exact = exact and bool(self.body) and not prompt.media
-        output = max(self.said.output, tokenizer.text(self.words) + rough(self.more))
+        output = max(self.said.output, tokenizer.answer(self.words) + rough(self.more))
         return input, output, exact, model
 
 

@@ -165,5 +165,7 @@ def api_of(path: str) -> Api | None:
     groups = found.groupdict()
     at = next(i for i in range(len(_APIS)) if groups[f"_{i}"] is not None)
     _, format, kind = _APIS[at]
-    names = (v for k, v in groups.items() if not k.startswith("_") and v)
-    return Api(format, kind, next(names, ""))
+    model = next((v for k, v in groups.items() if not k.startswith("_") and v), "")
+    if format == "bedrock-invoke" and "embed" in model:
+        kind = "embeddings"
+    return Api(format, kind, model)

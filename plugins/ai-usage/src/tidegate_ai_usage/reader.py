@@ -27,11 +27,13 @@ BATCH: Final = 64 * 1024
 WHOLE: Final = 2 * 1024 * 1024
 """Bytes of a whole answer that are kept. Of a longer one (images) the last `TAIL` are searched."""
 TAIL: Final = 64 * 1024
+_START: Final = 16
+"""Bytes by which a framing is told."""
 WORDS: Final = 1024 * 1024
 """Characters of a stream's words that are kept for counting; what is beyond is only measured."""
 
 _SAYS: Final = re.compile(
-    rb'"(?:usage|usageMetadata|amazon-bedrock-invocationMetrics|meta)"\s*:\s*\{|"eval_count"'
+    rb'"(?:usage|usageMetadata|amazon-bedrock-invocationMetrics|meta)"\s*:\s*\{|"eval_count"|"bytes"'
 )
 _FINISH: Final = re.compile(
     rb'"(?:finish_reason|finishReason|stop_reason|stopReason|done_reason)"\s*:\s*"'
@@ -150,6 +152,9 @@ class Reader:
         """Look at what has come; keep what begins an event."""
         self._size = 0
         data = self._take()
+        if self._framing is None and len(data) < _START:
+            self._rest = data
+            return
         if self._framing is None:
             self._framing = framing_of(data, self._content_type)
         if self._framing == "whole":

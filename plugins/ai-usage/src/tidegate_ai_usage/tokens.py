@@ -22,7 +22,7 @@ _PIECE: Final = 32 * 1024
 _CHARACTERS: Final = 4
 """Characters of a token, where nothing better is known."""
 
-_CLAUDE_TOOLS: Final = 346
+_CLAUDE_TOOLS: Final = 496
 """Tokens of the instructions that Claude is given with tools (Anthropic, "Tool use", pricing)."""
 
 _OLD: Final = re.compile(r"gpt-4(?!\.|o|-o)|gpt-3\.?5|text-embedding|ada-00")
@@ -67,13 +67,21 @@ def claude_version(model: str) -> str | None:
 class Tokenizer:
     """Counts as one family of models does. `exact`: it is that family's own."""
 
-    __slots__ = ("_count", "_frame", "_tools", "exact", "quick")
+    __slots__ = ("_answer", "_count", "_frame", "_tools", "exact", "quick")
 
     def __init__(
-        self, count: Callable[[str], int], *, exact: bool, quick: int, frame: int, tools: int
+        self,
+        count: Callable[[str], int],
+        *,
+        exact: bool,
+        quick: int,
+        frame: int,
+        answer: int,
+        tools: int,
     ) -> None:
         self._count = count
         self._frame = frame
+        self._answer = answer
         self._tools = tools
         self.exact = exact
         self.quick = quick
@@ -82,6 +90,10 @@ class Tokenizer:
     def text(self, text: str) -> int:
         """Tokens of a text."""
         return self._count(text) if text else 0
+
+    def answer(self, words: str) -> int:
+        """Tokens of what a model wrote, and of what frames it."""
+        return self.text(words) + self._answer if words else 0
 
     def prompt(self, prompt: Prompt) -> int:
         """Tokens of a request: its messages, what frames them, its tools."""
@@ -101,11 +113,16 @@ def _tokenizer(family: str) -> Tokenizer:
 
             return max(0, int(ctok.token_count(text, version)) - int(ctok.token_count("", version)))
 
-        return Tokenizer(count, exact=True, quick=0, frame=4, tools=_CLAUDE_TOOLS)
+        return Tokenizer(count, exact=True, quick=0, frame=4, answer=4, tools=_CLAUDE_TOOLS)
     encoding = "cl100k_base" if family == "old" else "o200k_base"
     exact = family != "other"
     return Tokenizer(
-        lambda text: _count_bpe(encoding, text), exact=exact, quick=QUICK, frame=3, tools=3
+        lambda text: _count_bpe(encoding, text),
+        exact=exact,
+        quick=QUICK,
+        frame=3,
+        answer=4 if family == "five" else 1,
+        tools=3,
     )
 
 
@@ -116,6 +133,8 @@ def tokenizer_for(model: str) -> Tokenizer:
     if version is not None:
         return _tokenizer(f"claude {version}")
     if _OPENAI.search(model):
+        if "gpt-5" in model:
+            return _tokenizer("five")
         return _tokenizer("old" if _OLD.search(model) else "new")
     return _tokenizer("other")
 
