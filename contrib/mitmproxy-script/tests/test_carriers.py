@@ -132,28 +132,67 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.close()
 
 
-async def test_websocket_messages_are_changed(gateway: Start, carrier: str) -> None:
+async def talk(
+    gateway: Start, carrier: str, script: str, say: tuple[str, ...], n: int
+) -> list[str]:
+    """The first `n` messages that come back through a script, from a server that echoes."""
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    running = await gateway(config(url, "websocket_simple"), carrier=carrier)
+    running = await gateway(config(url, script), carrier=carrier)
     reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(running.url).port)
     ws = WSConnection(ConnectionType.CLIENT)
     writer.write(ws.send(events.Request(host="x", target="/ws")))
     got: list[str] = []
     async with asyncio.timeout(20):
-        while len(got) < 2:
+        while len(got) < n:
             data = await reader.read(65536)
             assert data, "closed"
             ws.receive_data(data)
             for event in ws.events():
                 if isinstance(event, events.AcceptConnection):
-                    for text in ("Hello you", "FOOBAR", "last"):
+                    for text in say:
                         writer.write(ws.send(events.TextMessage(data=text)))
                 elif isinstance(event, events.TextMessage):
                     got.append(event.data)
-    assert got == ["HAPPY you", "last"]
     writer.close()
     server.close()
+    return got
+
+
+async def test_websocket_messages_are_changed(gateway: Start, carrier: str) -> None:
+    got = await talk(gateway, carrier, "websocket_simple", ("Hello you", "FOOBAR", "last"), 2)
+    assert got == ["HAPPY you", "last"]
+
+
+async def test_websocket_messages_are_sent_by_the_script_itself(
+    gateway: Start, carrier: str
+) -> None:
+    got = await talk(gateway, carrier, "websocket_inject", ("a", "the secret"), 5)
+    assert set(got) == {"a", "ssssssh", "tick"}
+    assert got.count("tick") == 3
+
+
+async def test_an_edited_script_is_taken_up_and_a_broken_one_is_not(
+    gateway: Start, upstream: ScriptedUpstream, carrier: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "mine.py"
+    text = "def response(flow):\n    flow.response.headers['version'] = '{}'\n"
+    script.write_text(text.format(1))
+    addon = f'[[addon]]\nuse = "mitmproxy-script"\nscript = "{script}"\n'
+    running = await gateway(
+        "[gateway]\nworkers = 1\n" + addon + ROUTE.format(upstream=upstream.url), carrier=carrier
+    )
+    async with httpx.AsyncClient(base_url=running.url) as client:
+        assert (await client.get("/")).headers["version"] == "1"
+        script.write_text("def response(flow:\n")
+        async with asyncio.timeout(30):
+            while f"{script}:1: `def response(flow:`" not in running.logs:
+                await asyncio.sleep(0.05)
+        assert (await client.get("/")).headers["version"] == "1"
+        script.write_text(text.format(2))
+        async with asyncio.timeout(30):
+            while (await client.get("/")).headers["version"] != "2":
+                await asyncio.sleep(0.05)
 
 
 def test_the_entry_point_is_the_plugin() -> None:

@@ -13,7 +13,7 @@ import pytest
 from mitmproxy import eventsequence, hooks, http
 from mitmproxy.proxy import layers
 from tidegate_mitmproxy_script import MitmproxyScript
-from tidegate_mitmproxy_script.names import FLOW, IGNORED, LIFE, REFUSED
+from tidegate_mitmproxy_script.names import CONNECTION, FLOW, IGNORED, LIFE, REFUSED
 
 from tidegate.api import Exchange, WsMessage
 from tidegate.api.errors import UPSTREAM_UNREACHABLE
@@ -45,7 +45,7 @@ async def run(
 def test_every_hook_of_mitmproxy_is_known() -> None:
     assert eventsequence
     assert layers
-    known = {*FLOW, *LIFE, *IGNORED, *REFUSED}
+    known = {*FLOW, *LIFE, *IGNORED, *REFUSED, *CONNECTION}
     assert set(hooks.all_hooks) - known == set()
 
 
@@ -261,14 +261,19 @@ async def refusal(script: str, **options: Any) -> str:
     return str(caught.value)
 
 
-async def test_an_application_in_the_proxy_is_refused() -> None:
-    assert "WSGIApp serves an application inside the proxy" in await refusal("wsgi_app")
+async def test_an_application_in_the_proxy_answers_for_its_host() -> None:
+    done, sent = await run("wsgi_app", make_exchange(url="http://example.com/"))
+    assert done.response is not None
+    assert done.response.content == b"hello"
+    assert sent == []
+    _, sent = await run("wsgi_app", make_exchange(url="http://api.test/"))
+    assert len(sent) == 1
 
 
 async def test_hooks_without_a_meaning_are_refused_or_left_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert "tls_clienthello: connections are the carrier's" in await refusal("tls_passthrough")
+    assert "tls_clienthello: clients' TLS is mitmproxy's in" in await refusal("tls_passthrough")
     done, _ = await run("tls_passthrough", unsupported="warn")
     assert done.request.headers["seen"] == "1"
     assert "these hooks are not called: tls_clienthello" in caplog.text

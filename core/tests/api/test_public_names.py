@@ -29,6 +29,7 @@ NAMES = [
     "NotAllowed",
     "Plugin",
     "Principal",
+    "PUSH",
     "ROUTE_PARAMS",
     "Rate",
     "RouteEntry",

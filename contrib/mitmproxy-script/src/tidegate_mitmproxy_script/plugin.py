@@ -15,8 +15,8 @@ at streams by.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Generator
-from functools import lru_cache
+from collections.abc import Generator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any, Final, Literal, Self
 
 from mitmproxy import exceptions, http, websocket
@@ -25,6 +25,7 @@ from pydantic import Field
 from wsproto.frame_protocol import Opcode
 
 from tidegate.api import (
+    PUSH,
     AddonConfig,
     AddonContext,
     Body,
@@ -77,8 +78,8 @@ class MitmproxyScript(Plugin[ScriptConfig]):
     codes = (KILLED,)
 
     def __new__(cls, config: ScriptConfig, context: AddonContext) -> Self:
-        script = Script(context.base / config.script, config.options, context.log)
-        judge(script, config)
+        script = Script(context.base / config.script, config.options, context.log, context.code)
+        judge(script, config, context.carriers)
         made: Self = super().__new__(with_hooks(cls, script, config))
         made.script = script
         return made
@@ -103,6 +104,10 @@ class MitmproxyScript(Plugin[ScriptConfig]):
         for fn in self.script.hooks.get("done", ()):
             if inspect.isawaitable(result := fn()):
                 await result
+
+    def connection_hooks(self) -> Mapping[str, Sequence[Hook]]:
+        """Its hooks about connections, for the engine."""
+        return self.script.about_connections(self.context.carriers)
 
     # -- phases -------------------------------------------------------------------------------
 
@@ -165,6 +170,9 @@ class MitmproxyScript(Plugin[ScriptConfig]):
         flow = self.flow_of(exchange)
         if flow.websocket is None:
             flow.websocket = websocket.WebSocketData()
+            push = exchange.stash.get(PUSH)
+            if push is not None:
+                flow.metadata[PUSH.name] = partial(push, exchange)
             call(*self.hooks("websocket_start", flow))
             exchange.at_end(self.on_websocket_end)
         message = websocket.WebSocketMessage(
@@ -179,7 +187,11 @@ class MitmproxyScript(Plugin[ScriptConfig]):
 
     def on_websocket_end(self, exchange: Exchange) -> None:
         """The WebSocket of an exchange is over."""
-        call(*self.hooks("websocket_end", self.flow_of(exchange)))
+        flow = self.flow_of(exchange)
+        assert flow.websocket is not None
+        flow.websocket.timestamp_end = exchange.now + exchange.ended - exchange.started
+        flow.live = False
+        call(*self.hooks("websocket_end", flow))
 
     def on_log(self, exchange: Exchange) -> Phase[None]:
         """error, where no answer came, or the flow was killed."""
@@ -199,16 +211,16 @@ class MitmproxyScript(Plugin[ScriptConfig]):
 # -- the class of a script --------------------------------------------------------------------
 
 
-def judge(script: Script, config: ScriptConfig) -> None:
+def judge(script: Script, config: ScriptConfig, carriers: frozenset[str]) -> None:
     """Refuse, or warn of, what has no meaning here. Raises ScriptError."""
     if script.is_async(*WEBSOCKET):
         raise ScriptError(f"{script.file}: websocket hooks must be plain def here")
-    unsupported = ", ".join(script.unsupported)
-    if unsupported and config.unsupported == "refuse":
-        text = 'connections are the carrier\'s (`unsupported = "warn"` leaves them out)'
-        raise ScriptError(f"{script.file}: {unsupported}: {text}")
-    if unsupported:
-        script.log.warning("%s: these hooks are not called: %s", script.file, unsupported)
+    refused = script.refused(carriers)
+    told = "; ".join(f"{name}: {reason}" for name, reason in sorted(refused.items()))
+    if told and config.unsupported == "refuse":
+        raise ScriptError(f'{script.file}: {told} (`unsupported = "warn"` leaves it out)')
+    if told:
+        script.log.warning("%s: these hooks are not called: %s", script.file, told)
     if script.ignored:
         script.log.warning("%s: left out: %s", script.file, ", ".join(script.ignored))
 

@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from importlib.util import module_from_spec, spec_from_file_location
 from itertools import count
 from pathlib import Path
 from types import ModuleType
@@ -18,8 +17,8 @@ from typing import Any, Final
 import mitmproxy.eventsequence  # noqa: F401, fills the list of hooks that @concurrent asks
 from mitmproxy import addonmanager, exceptions
 
-from .names import FLOW, IGNORED, LIFE, REFUSED
-from .surroundings import Master, in_place, make_ctx
+from .names import CONNECTION, FLOW, IGNORED, LIFE, REFUSED, why_not
+from .surroundings import Master, in_place, logging_by, make_ctx
 
 type Hook = Callable[..., Any]
 
@@ -33,13 +32,15 @@ class ScriptError(Exception):
 class Script:
     """One script, loaded. Its hooks are called by the plugin."""
 
-    def __init__(self, file: Path, options: Mapping[str, Any], log: logging.Logger) -> None:
+    def __init__(
+        self, file: Path, options: Mapping[str, Any], log: logging.Logger, text: str = ""
+    ) -> None:
         self.file = file
         self.log = log
         self.master = Master(log)
         self.ctx = make_ctx(self.master)
         try:
-            text = file.read_text(encoding="utf-8")
+            text = text or file.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise ScriptError(f"{file}: {getattr(error, 'strerror', None) or error}") from None
         self.text = text
@@ -83,10 +84,21 @@ class Script:
             found.append(fn)
         return found
 
-    @property
-    def unsupported(self) -> list[str]:
-        """Its hooks that have no meaning here."""
-        return sorted(name for name in REFUSED if self._find(name))
+    def refused(self, carriers: frozenset[str]) -> dict[str, str]:
+        """Its hooks that nothing calls on a node with these carriers, and why."""
+        return {
+            name: reason
+            for name in CONNECTION | REFUSED.keys()
+            if (reason := why_not(name, carriers)) and self._find(name)
+        }
+
+    def about_connections(self, carriers: frozenset[str]) -> dict[str, list[Hook]]:
+        """Its hooks about connections that the engine is to call."""
+        return {
+            name: found
+            for name in sorted(CONNECTION)
+            if not why_not(name, carriers) and (found := self._find(name))
+        }
 
     @property
     def ignored(self) -> list[str]:
@@ -103,30 +115,27 @@ class Script:
 
     def _import(self) -> ModuleType:
         """Run the file as mitmproxy does: its folder is on the path meanwhile."""
-        name = f"tidegate_mitmproxy_script_{next(_numbers)}_{self.file.stem}"
-        spec = spec_from_file_location(name, self.file)
-        if spec is None or spec.loader is None:
-            raise ScriptError(f"{self.file} is not a Python file")
-        module = module_from_spec(spec)
+        name = f"{self.log.name}.{self.file.stem}_{next(_numbers)}"  # also of its logger
+        module = ModuleType(name)
+        module.__file__ = str(self.file)
         path = sys.path.copy()
         sys.path.insert(0, str(self.file.parent))
         sys.modules[name] = module
         try:
             with in_place(self.ctx):
-                spec.loader.exec_module(module)
+                exec(compile(self.text, str(self.file), "exec"), vars(module))  # noqa: S102
         except Exception as error:
             raise ScriptError(where(self.file, self.text, error)) from error
         finally:
             sys.path[:] = path
             del sys.modules[name]
+        for key, value in vars(module).items():
+            if value is logging:
+                vars(module)[key] = logging_by(self.log)
         return module
 
     def _life(self, options: Mapping[str, Any]) -> None:
         """`load`, the options, `configure`: as mitmproxy does at its start."""
-        served = next((a for a in self.addons if _serves(a)), None)
-        if served is not None:
-            text = f"{type(served).__name__} serves an application inside the proxy: route to it"
-            raise ScriptError(f"{self.file}: {text}")
         known: Any = self.master.options
         try:
             self.call("load", addonmanager.Loader(self.master))  # type: ignore[no-untyped-call]
@@ -154,10 +163,6 @@ class Script:
             raise ScriptError(f"{self.file}: {name} must be a plain def here")
         for fn in self.hooks.get(name, ()):
             fn(*args)
-
-
-def _serves(addon: Any) -> bool:
-    return any(cls.__module__ == "mitmproxy.addons.asgiapp" for cls in type(addon).__mro__)
 
 
 def where(file: Path, text: str, error: BaseException) -> str:

@@ -16,7 +16,12 @@ from typing import Any, NoReturn
 
 import mitmproxy
 from mitmproxy import ctx as original
-from mitmproxy import exceptions, options
+from mitmproxy import exceptions, http, options
+
+from tidegate.api import PUSH, WsMessage
+
+if not hasattr(original, "master"):  # what serves applications in the proxy asks for it
+    original.master = None  # type: ignore[assignment]
 
 
 def refuse(what: str, why: str) -> NoReturn:
@@ -25,7 +30,8 @@ def refuse(what: str, why: str) -> NoReturn:
 
 
 class Commands:
-    """`ctx.master.commands`. Commands need mitmproxy's console: there is none."""
+    """`ctx.master.commands`. They need mitmproxy's console: there is none. One runs all the same,
+    as scripts live on it: `inject.websocket`."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
@@ -34,11 +40,22 @@ class Commands:
         """Ignored, with a warning."""
         self._log.warning("the command %s is ignored: there is no mitmproxy console here", path)
 
-    def call(self, command: str, *args: Any) -> NoReturn:
-        """Refused."""
+    def call(self, command: str, *args: Any) -> None:
+        """Run the one that there is; the others are refused."""
+        if command == "inject.websocket":
+            inject(*args)
+            return
         refuse(command, "mitmproxy's commands (replay, view, inject…) don't exist in Tidegate")
 
     call_strings = execute = call
+
+
+def inject(flow: http.HTTPFlow, to_client: bool, content: bytes, is_text: bool = True) -> None:
+    """`inject.websocket`: send a message of the script's own, now."""
+    push = flow.metadata.get(PUSH.name)
+    if push is None:
+        refuse("inject.websocket", "the flow is not a WebSocket that has begun")
+    push(WsMessage(content, from_client=not to_client, text=is_text))
 
 
 class Addons:
@@ -77,6 +94,16 @@ class Log:
     def __call__(self, text: str, level: str = "info") -> None:
         """Log at a level by its name."""
         getattr(self, level)(text)
+
+
+def logging_by(log: logging.Logger) -> ModuleType:
+    """The module `logging`, whose functions write to `log`: they would go to the root logger,
+    which tells nothing below a warning."""
+    made = ModuleType(logging.__name__)
+    vars(made).update(vars(logging))
+    for name in ("debug", "info", "warning", "error", "exception", "critical", "log"):
+        setattr(made, name, getattr(log, name))
+    return made
 
 
 class Master:

@@ -2,7 +2,7 @@
 
 from .config import AddonConfig, ByteSize, Duration, Model, Rate, Secret
 from .errors import ErrorCode
-from .exchange import Exchange, Shadow, Stash, StashKey
+from .exchange import PUSH, Exchange, Shadow, Stash, StashKey
 from .match import ROUTE_PARAMS, Match, NotAllowed, RouteEntry, RouteTable
 from .plugin import AddonContext, Counters, Node, Plugin, hook
 from .sse import SseParser
@@ -20,6 +20,7 @@ from .types import (
 from .upstream import Attempt, Codec, Timeouts, Tls, Upstream, upstream_from_url
 
 __all__ = [
+    "PUSH",
     "ROUTE_PARAMS",
     "AddonConfig",
     "AddonContext",

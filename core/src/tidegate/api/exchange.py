@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, Final, cast, overload
 
 import orjson
 from mitmproxy import http
@@ -12,6 +12,7 @@ from mitmproxy import http
 from .types import Client, Denial, Principal
 
 if TYPE_CHECKING:
+    from .types import WsMessage
     from .upstream import Attempt, Upstream
 
 
@@ -53,6 +54,12 @@ class Stash:
 
     def __contains__(self, key: StashKey[Any]) -> bool:
         return key in self._values
+
+
+type Push = Callable[[Exchange, WsMessage], None]
+PUSH: Final = StashKey[Push]("push")
+"""On a WebSocket, from its first message on: sends a message of one's own, either way, past all
+hooks. Callable at any time until the WebSocket's end; in shadow mode it does nothing."""
 
 
 class Shadow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, cast, overload
@@ -95,6 +95,9 @@ class AddonContext:
         environment: `[gateway] environment`, such as "development" or "production".
         workers: how many workers this node runs: hold 1/workers of a node's limit.
         shared: values that the addon's `bootstrap` put there once for the whole node.
+        carriers: what carries exchanges on this node: "lane", "engine", "intercept".
+        code: the text of the Python file that an option names, as it is to be run; a file that is
+            edited makes a new instance.
         base: folder of the configuration file: relative paths in options start there.
         fetch: for a cache: send an exchange's GET upstream once more, beside it. It gives the
             new exchange (`background`), which starts on the loop's next turn: with a copy of
@@ -107,6 +110,8 @@ class AddonContext:
     environment: str = "development"
     workers: int = 1
     shared: Mapping[str, Any] = field(default_factory=dict)
+    carriers: frozenset[str] = frozenset()
+    code: str = ""
     base: Path = field(default_factory=Path)
     counters: Counters = field(default_factory=Counters)
     fetch: Callable[[Exchange], Exchange] = _no_carrier
@@ -156,6 +161,14 @@ class Plugin(Generic[C]):
     def __init__(self, config: C, context: AddonContext) -> None:
         self.config = config
         self.context = context
+
+    def connection_hooks(self) -> Mapping[str, Sequence[Callable[[Any], Any]]]:
+        """mitmproxy's hooks about connections (`tls_clienthello`, `server_connect`, …), by name.
+
+        The engine calls them with what mitmproxy gives them, where the addon enforces and its
+        scope takes the listener in; the lane has none. One that raises closes the connection.
+        """
+        return {}
 
     def explain(self, hook: str, exchange: Exchange) -> str:
         """Why `hook` had nothing to say to `exchange`: half a sentence, such as "looked for …".

@@ -174,7 +174,8 @@ def with_policies(settings: Settings, source: Source) -> Settings:
     for file in source.policies:
         name = policy_name(file)
         entry = AddonEntry(use=name, name=name, file=file)
-        entries.append(with_code(entry, texts, settings.source.problem, (), problems))
+        problem = settings.source.problem
+        entries.append(with_code(entry, settings.base, texts, problem, (), problems))
         if any(name == other.name for other in (*settings.addons, *entries[:-1])):
             text = f'--policy {file}: there is an addon named "{name}" already'
             problems.append(Problem("duplicate_addon", text))

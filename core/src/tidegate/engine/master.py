@@ -27,6 +27,7 @@ from tidegate.runtime.settings import Gateway, Settings
 from . import patches
 from .bridge import Bridge
 from .ca import leaf_store
+from .connections import Connections
 from .gateway import GatewayMode
 from .lanes import Lane
 from .modes import Proxies
@@ -89,6 +90,8 @@ class Master(mitmproxy.master.Master):
             addons.append(dns_resolver.DnsResolver())
         self.addons.add(*addons)  # type: ignore[no-untyped-call]
         self.table = hook_table(addons[1:], self.bridge)
+        self.connections = Connections(self)
+        self.connections.wrap(self.table)
 
     @property
     def gateway(self) -> Gateway:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
-from mitmproxy.proxy import layer
+from mitmproxy.proxy import events, layer
 from mitmproxy.proxy.layers import websocket as mitm
 from wsproto import events as ws
+from wsproto.connection import ConnectionState
 from wsproto.frame_protocol import CloseReason
 
+from tidegate.api.exchange import PUSH, Exchange
 from tidegate.api.types import WsMessage
 from tidegate.runtime.faults import StreamCut
 
@@ -63,10 +66,11 @@ class Connection(mitm.WebsocketConnection):
             return
         for result in results:
             assert isinstance(result, WsMessage)
-            if result.text:
-                yield ws.TextMessage(data=result.content.decode(errors="replace"))
-            else:
-                yield ws.BytesMessage(data=result.content)
+            yield _wire(result)
+
+
+class Push(events.MessageInjected[WsMessage]):
+    """A message that an addon sends of its own. The layers above find this one by the flow."""
 
 
 class Layer(mitm.WebsocketLayer):
@@ -80,5 +84,37 @@ class Layer(mitm.WebsocketLayer):
             assert isinstance(side, Connection)
             side.call = call
             side.from_client = side is self.client_ws
+        if call is not None:
+            call.exchange.stash[PUSH] = partial(self._push, call)
 
     _handle_event = start
+
+    def _push(self, call: Call, exchange: Exchange, message: WsMessage) -> None:
+        """Send a message, after what is being processed. An exchange of a shadow is a copy."""
+        if exchange is call.exchange and self.flow.live:
+            call.handler.post(Push(self.flow, message))
+
+    def relay_messages(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; and what addons push."""
+        if not isinstance(event, Push):
+            yield from super().relay_messages(event)
+            return
+        message = event.message
+        to = self.server_ws if message.from_client else self.client_ws
+        if to.state is not ConnectionState.OPEN:
+            return
+        call = cast(Connection, to).call
+        assert call is not None
+        if not message.from_client:
+            call.sent(len(message.content))
+        yield to.send2(_wire(message))
+
+    def done(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Whatever comes now comes too late."""
+        yield from ()
+
+
+def _wire(message: WsMessage) -> ws.Event:
+    if message.text:
+        return ws.TextMessage(data=message.content.decode(errors="replace"))
+    return ws.BytesMessage(data=message.content)

@@ -29,7 +29,8 @@ class AddonEntry(Model):
     """What core reads of an `[[addon]]` table; `options` is the rest, for the plugin.
 
     `percent` is the share of the callers for which `enforce` holds, `rest` what holds for others.
-    For a policy of one file, `file` is its absolute path, `code` its text, `plugin` the class.
+    For a policy of one file, `file` is its absolute path, `plugin` the class. `code` is the text of
+    that file, or of the Python file that an option of a plugin names.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,18 +69,26 @@ def fields_of(table: dict[str, Any], base: Path) -> dict[str, Any]:
 
 def with_code(
     entry: AddonEntry,
+    base: Path,
     texts: Texts,
     problem: Callable[[str, str, KeyPath], Problem],
     path: KeyPath,
     problems: list[Problem],
 ) -> AddonEntry:
-    """A policy's entry with the text of its file."""
-    assert entry.file is not None
-    code = texts.get(entry.file)
+    """An entry with the text of the file that it names; a plugin says itself where it can't."""
+    file = entry.file
+    if file is None:
+        named = policy_file.code_file(entry.options)
+        if named is None:
+            return entry
+        file = str(base / named)
+    code = texts.get(file)
     if code is None:
         try:
-            code = policy_file.read(Path(entry.file))
+            code = policy_file.read(Path(file))
         except (OSError, ValueError) as error:
+            if entry.file is None:
+                return entry
             reason = getattr(error, "strerror", None) or str(error)
             text = f"{entry.file} can't be read: {reason}"
             problems.append(problem("policy_unreadable", text, (*path, "file")))

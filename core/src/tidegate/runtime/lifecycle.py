@@ -310,6 +310,8 @@ def make_plugin(host: Host, settings: Settings, position: int) -> Plugin[Any]:
         workers=host.workers,
         shared=host.shared.get(entry.name, {}),
         base=settings.base,
+        carriers=settings.carriers,
+        code=entry.code,
     )
     try:
         return cls(config, context)

@@ -36,7 +36,7 @@ def read(file: Path) -> str:
 
 
 def named(text: str, base: Path, deployment: str, env: Mapping[str, str]) -> list[Path]:
-    """The policy files that a configuration switches on, there or not.
+    """The Python files that a configuration switches on, there or not: policies and scripts.
 
     What else is wrong with the configuration does not matter here. Raises ValueError where it is
     not TOML.
@@ -44,7 +44,15 @@ def named(text: str, base: Path, deployment: str, env: Mapping[str, str]) -> lis
     nowhere, ignored = SourceMap(""), list[Problem]()
     document, _ = overlay(tomllib.loads(text), deployment, nowhere, ignored)
     tables = expand(document, env, (), nowhere, ignored)["addon"]
-    return [base / table["file"] for table in tables if is_policy(table) and is_on(table, env)]
+    return [base / file for table in tables if is_on(table, env) and (file := code_file(table))]
+
+
+def code_file(table: Mapping[str, Any]) -> str | None:
+    """The Python file that an `[[addon]]` table names: a policy's, else an option such as
+    `script = "x.py"`."""
+    if is_policy(table):
+        return str(table["file"])
+    return next((v for v in table.values() if isinstance(v, str) and v.endswith(".py")), None)
 
 
 def is_policy(table: Mapping[str, Any]) -> bool:

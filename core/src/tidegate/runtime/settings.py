@@ -216,6 +216,12 @@ class Settings:
     def production(self) -> bool:
         return self.gateway.environment == "production"
 
+    @property
+    def carriers(self) -> frozenset[str]:
+        """What carries exchanges: "lane", "engine", "intercept" (which is the engine's too)."""
+        found = {x.carrier or self.gateway.carrier for x in self.gateway.listen}
+        return frozenset((*found, *(("engine", "intercept") if self.intercepts else ())))
+
 
 # -- reading ----------------------------------------------------------------------------------
 
@@ -298,8 +304,8 @@ def build(
         entry = checked(AddonEntry, fields_of(table, base), path, source, problems)
         if entry is None:
             continue
-        if entry.file is not None and entry.mode != "off" and entry.active:
-            entry = with_code(entry, texts, source.problem, path, problems)
+        if entry.mode != "off" and entry.active:
+            entry = with_code(entry, base, texts, source.problem, path, problems)
         if any(other.name == entry.name for other in addons):
             problems.append(
                 source.problem(
