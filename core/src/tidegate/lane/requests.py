@@ -13,7 +13,7 @@ from tidegate.runtime.kinds import FRAMING, KINDS
 from tidegate.runtime.messages import Fields
 from tidegate.runtime.settings import Limits
 
-from .framing import Refused, content_length, is_chunked, unspaced
+from .framing import Refused, content_length, is_chunked, may_be_spaced, unspaced
 
 _LINE: Final = re.compile(rb"([A-Z][A-Z-]*) ([\x21-\x7e]+) (HTTP/1\.[01])\r\n")
 _LINE_START: Final = re.compile(rb"(?:[A-Z][A-Z-]{0,19}(?: [\x21-\x7e]*(?: [HTP/1.0]{0,8})?)?)?\r?")
@@ -96,6 +96,7 @@ class RequestReader:
         "_limits",
         "_line",
         "_parser",
+        "_spaced",
         "_wire",
         "request",
         "stopped",
@@ -111,6 +112,8 @@ class RequestReader:
         """Bytes of the body in progress, its framing included."""
         self._held = b""
         """An incomplete request line; in a chunked body, the last bytes fed."""
+        self._spaced = False
+        """Whether space may stand after the values of the fields in progress."""
         self._line: re.Match[bytes] | None = None
         """The request line of the head in progress, once it is whole."""
         self._current: Incoming | None = None
@@ -177,6 +180,7 @@ class RequestReader:
             self._refuse(errors.HEADERS_TOO_LARGE)
             return b""
         head = data if end == len(data) else data[:end]
+        self._spaced = may_be_spaced(head)
         self._parse(head)
         return data[end:]
 
@@ -187,6 +191,7 @@ class RequestReader:
         piece = data if end < 0 else data[: end + 4 - len(held)]
         self._held = (held + data)[-3:] if end < 0 else b""
         self._fed += len(piece)
+        self._spaced = True
         if self._fed > self._limits.head:
             self._refuse(errors.HEADERS_TOO_LARGE)
             return b""
@@ -200,6 +205,7 @@ class RequestReader:
         piece = data if end < 0 else data[: end + 4 - len(held)]
         self._held = (held + piece)[-3:]
         self._wire += len(piece)
+        self._spaced = True  # its trailers
         self._parse(piece)
         allowed = current.size + _CHUNK_COST * (1 + current.size // 16) + _CHUNK_SLACK
         if self._wire > allowed and current.refusal is None:
@@ -256,7 +262,7 @@ class RequestReader:
         fields, self._fields = self._fields, []
         if len(fields) > self._limits.fields:
             raise Refused(errors.HEADERS_TOO_LARGE)
-        return unspaced(fields)
+        return unspaced(fields) if self._spaced else tuple(fields)
 
     def _note(self, incoming: Incoming, name: bytes, value: bytes) -> None:
         if name == b"content-length":

@@ -9,7 +9,7 @@ import httptools
 from tidegate.runtime.kinds import CONTENT_TYPE, FRAMING, KINDS
 from tidegate.runtime.messages import Fields
 
-from .framing import BODYLESS, is_chunked, unspaced
+from .framing import BODYLESS, is_chunked, may_be_spaced, unspaced
 
 HEAD_LIMIT: Final = 128 * 1024
 """Bytes of a response head, interim responses included."""
@@ -38,6 +38,7 @@ class ResponseReader:
         "_in_trailers",
         "_interims",
         "_parser",
+        "_spaced",
         "_usual",
         "body",
         "complete",
@@ -81,6 +82,7 @@ class ResponseReader:
         self.interim: list[tuple[int, Fields]] = []
         self._fields: list[tuple[bytes, bytes]] = []
         self._usual = False
+        self._spaced = True
         self._fed = 0
         self._interims = 0
         self._in_trailers = False
@@ -95,6 +97,8 @@ class ResponseReader:
         if not self.headed:
             if self._fed == 0:
                 self._usual = data.startswith(_USUAL)
+                end = data.find(b"\r\n\r\n")
+                self._spaced = end < 0 or may_be_spaced(data[: end + 2])
             self._fed += len(data)
         try:
             self._parser.feed_data(data)
@@ -146,6 +150,7 @@ class ResponseReader:
         fields = self._take_fields()
         if status < 200:
             self.reason = b""
+            self._spaced = True  # the next head's values were not looked at
             if status == 101:
                 self.switched = True
                 self.reusable = False
@@ -191,7 +196,7 @@ class ResponseReader:
         fields, self._fields = self._fields, []
         if len(fields) > FIELDS_LIMIT:
             raise Malformed("it has too many fields")
-        return unspaced(fields)
+        return unspaced(fields) if self._spaced else tuple(fields)
 
     def on_chunk_header(self) -> None:
         self._in_trailers = True  # unless bytes of the chunk follow
@@ -208,4 +213,5 @@ class ResponseReader:
             return
         self.complete = True
         if self._fields:
+            self._spaced = True
             self.trailers = self._take_fields()

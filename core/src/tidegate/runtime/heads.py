@@ -258,11 +258,11 @@ def connection_options(fields: Fields) -> frozenset[bytes]:
 def unlisted(fields: Fields) -> Fields:
     """The fields without those that Connection lists."""
     kinds = KINDS
-    for name, value in fields:
-        if kinds[name] & CONNECTION and value.lower() not in _PERSISTENCE:
-            listed = connection_options(fields)
-            return tuple(field for field in fields if field[0].lower() not in listed)
-    return fields
+    options = [value for name, value in fields if kinds[name] & CONNECTION]
+    if not options or (len(options) == 1 and options[0].lower() in _PERSISTENCE):
+        return fields
+    listed = connection_options(fields)
+    return tuple(field for field in fields if field[0].lower() not in listed)
 
 
 def upstream_head(
