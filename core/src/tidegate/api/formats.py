@@ -14,6 +14,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Final, Literal, Protocol, cast
 
+import orjson
+
 from .exchange import Exchange, StashKey
 from .types import Denial
 from .upstream import Codec
@@ -37,6 +39,18 @@ class AiUsage(Protocol):
     audio_output: int
 
 
+class AiAnswer(Protocol):
+    """A whole answer, as a format's parser understood it."""
+
+    @property
+    def usage(self) -> AiUsage | None: ...
+
+    @property
+    def finishes(self) -> tuple[str, ...]:
+        """Why each candidate ended: stop, stop_sequence, length, tool_calls, content_filter,
+        refusal, pause, error; "" where it did not end."""
+
+
 class AiRequest(Protocol):
     """What a caller asks, as a format's parser understood it."""
 
@@ -44,6 +58,7 @@ class AiRequest(Protocol):
     model: str
     stream: bool
     max_tokens: int | None
+    temperature: float | None
 
     @property
     def messages(self) -> list[Any]: ...
@@ -139,6 +154,18 @@ class AiFormat(ErrorShape, Protocol):
         `model`: what the provider calls the model, where that is not what the caller says.
         """
 
+    def read_answer(self, content: bytes, *, stream: bool) -> AiAnswer:
+        """The answer in a body, of a stream the whole of it. ValueError: it is none, or cut."""
+
+    def write_answer(
+        self, answer: AiAnswer, request: AiRequest, *, stream: bool, target: str = ""
+    ) -> tuple[str, bytes]:
+        """(content type, body) of an answer to `request`, whole or as a stream.
+
+        `target`: path and query of the request, which say in some formats how a stream is framed.
+        The answer is one that a format of this distribution has read, and is used up.
+        """
+
 
 _INBOUND: Final = (
     (r"(?:/openai)?(?:/v\d+|/deployments/[^/]+)?/chat/completions", "openai-chat"),
@@ -171,7 +198,10 @@ def ai_call(exchange: Exchange) -> AiCall | None:
     if call is None and exchange.request.data.method == b"POST":
         name = inbound_format(exchange.path)
         if name is not None:
-            request = find_format(name).parse_request(exchange.request_json(), exchange.path)
+            body = orjson.loads(exchange.request.content or b"")  # its own: parsers take it apart
+            if not isinstance(body, dict):
+                raise ValueError("the body is not a JSON object")
+            request = find_format(name).parse_request(body, exchange.path)
             call = exchange.stash[AI_CALL] = AiCall(name, request)
     return call
 

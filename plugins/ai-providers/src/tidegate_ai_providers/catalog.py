@@ -41,7 +41,7 @@ class Catalog:
         self.providers: dict[str, Provider] = {one.name: one for one in source.providers()}
         self.aliases: Mapping[str, str] = source.aliases()
         self._policy: TranslationPolicy = policy
-        self._credentials = credentials or {}
+        self.credentials: Mapping[str, Credentials] = credentials or {}
         self._listed: dict[tuple[str, str], Model] = {}
         bare: Counter[tuple[str, str]] = Counter()
         for provider in self.providers.values():
@@ -63,7 +63,7 @@ class Catalog:
         self._upstreams: dict[tuple[str, str, str], KeyPool] = {}
 
     def _ready(self, name: str) -> Callable[[], bool] | None:
-        held = self._credentials.get(name)
+        held = self.credentials.get(name)
         if held is None:
             return None
         if isinstance(held, AccessToken):
@@ -157,7 +157,7 @@ class Catalog:
         return leaf
 
     def _senders(self, provider: Provider, leaf: Upstream, id: str) -> tuple[Sender, ...]:
-        held = self._credentials.get(provider.name)
+        held = self.credentials.get(provider.name)
         out: list[Sender] = []
         if provider.kind == "azure" and provider.api_version:
             out.append(AzureDeployment(id, provider.api_version))

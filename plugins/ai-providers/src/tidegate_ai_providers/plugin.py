@@ -176,7 +176,7 @@ class AiProviders(Plugin[AiProvidersConfig]):
 
     def _list(self, exchange: Exchange, path: str) -> http.Response | Denial | None:
         asked = list_asked(path)
-        if asked is None:
+        if asked is None or (not self.catalog.providers and self.config.unknown == "pass"):
             return None
         shape, name = asked
         if shape == "openai" and exchange.header("anthropic-version") is not None:
@@ -187,6 +187,16 @@ class AiProviders(Plugin[AiProvidersConfig]):
         for kind in ("chat", *{endpoint.kind for endpoint in ENDPOINTS.values()}):
             found = found or self.catalog.find(name, kind)
         return self._unknown(name, "chat") if found is None else _json(one(shape, name, found))
+
+    @hook
+    def cli_commands(self, app: Any) -> None:
+        """`tidegate providers add | list | known | models | test | remove`."""
+        from .commands import commands
+
+        name = self.context.name
+        app.add_typer(
+            commands(self), name="providers" if name == "ai-providers" else f"providers-{name}"
+        )
 
     def explain(self, hook: str, exchange: Exchange) -> str:
         """Which providers are on, and how many keys they have."""
