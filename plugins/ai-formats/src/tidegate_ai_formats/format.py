@@ -135,6 +135,21 @@ class Format(ABC):
         """How a caller of `path` wants its stream framed."""
         return self.framing
 
+    def read_answer(self, content: bytes, *, stream: bool) -> Response:
+        """See `tidegate.api.formats.AiFormat`."""
+        from .replay import read_answer
+
+        return read_answer(self, content, stream=stream)
+
+    def write_answer(
+        self, answer: Response, request: Request, *, stream: bool, target: str = ""
+    ) -> tuple[str, bytes]:
+        """See `tidegate.api.formats.AiFormat`."""
+        from .replay import write_answer
+
+        path, _, query = target.partition("?")
+        return write_answer(self, answer, request, stream=stream, path=path, query=query)
+
 
 def load_object(content: bytes, what: str = "the request body") -> Json:
     """The JSON object in `content`. Raises InvalidRequest."""

@@ -326,3 +326,15 @@ class Response:
     usage: Usage | None = None
     created: int = 0
     extras: Json | None = None
+
+    @property
+    def finishes(self) -> tuple[str, ...]:
+        """Why each candidate ended; "" where it did not, `refusal` where it declines in words."""
+        return tuple(
+            "refusal"
+            if any(isinstance(part, Refusal) for part in one.parts)
+            else one.finish.reason
+            if one.finish is not None
+            else ""
+            for one in self.candidates
+        )
