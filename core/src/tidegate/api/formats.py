@@ -51,18 +51,6 @@ class AiAnswer(Protocol):
         refusal, pause, error; "" where it did not end."""
 
 
-class AiAnswer(Protocol):
-    """A whole answer, as a format's parser understood it."""
-
-    @property
-    def usage(self) -> AiUsage | None: ...
-
-    @property
-    def finishes(self) -> tuple[str, ...]:
-        """Why each candidate ended: stop, stop_sequence, length, tool_calls, content_filter,
-        refusal, pause, error; "" where it did not end."""
-
-
 class AiRequest(Protocol):
     """What a caller asks, as a format's parser understood it."""
 
@@ -70,7 +58,6 @@ class AiRequest(Protocol):
     model: str
     stream: bool
     max_tokens: int | None
-    temperature: float | None
     temperature: float | None
 
     @property
@@ -166,19 +153,6 @@ class AiFormat(ErrorShape, Protocol):
 
         `model`: what the provider calls the model, where that is not what the caller says.
         """
-
-    def read_answer(self, content: bytes, *, stream: bool) -> AiAnswer:
-        """The answer in a body, of a stream the whole of it. ValueError: it is none, or cut."""
-
-    def write_answer(
-        self, answer: AiAnswer, request: AiRequest, *, stream: bool, target: str = ""
-    ) -> tuple[str, bytes]:
-        """(content type, body) of an answer to `request`, whole or as a stream.
-
-        `target`: path and query of the request, which say in some formats how a stream is framed.
-        The answer is one that a format of this distribution has read, and is used up.
-        """
-
 
     def read_answer(self, content: bytes, *, stream: bool) -> AiAnswer:
         """The answer in a body, of a stream the whole of it. ValueError: it is none, or cut."""
