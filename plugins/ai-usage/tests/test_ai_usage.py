@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from typing import ClassVar
 
 import pytest
 from tidegate_ai_usage import AiUsage
@@ -197,7 +198,7 @@ async def test_an_answer_from_a_cache_is_noted_and_costs_nothing():
 class Settler(Plugin):
     """What a limit does: reserves in `authorize`, settles at the end."""
 
-    settled: list[object] = []
+    settled: ClassVar[list[object]] = []
 
     @hook
     def authorize(self, exchange: Exchange):

@@ -25,6 +25,7 @@ MICRO: Final = FEMTO // 1_000_000
 CLOSING: Final = 5.0
 """Seconds that shutdown waits for what is still being counted."""
 COST: Final = b"x-tidegate-cost"
+_BY_MODEL: Final = ("calls_total", "input_tokens_total", "output_tokens_total")
 TOKENS: Final = b"x-tidegate-tokens"
 
 
@@ -48,7 +49,7 @@ class AiUsage(Plugin[AiUsageConfig]):
         self._keys = {entry.provider: entry.key.get_secret_value() for entry in config.keys}
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="ai-usage")
         self._counting: set[asyncio.Future[Any]] = set()
-        self._labels: dict[tuple[str, str], str] = {}
+        self._names: dict[tuple[str, str], tuple[str, ...]] = {}
         self._spent = 0
         """Femto-dollars that are no whole micro-dollar yet."""
 
@@ -229,25 +230,19 @@ class AiUsage(Plugin[AiUsageConfig]):
     def _add_up(self, account: Account) -> None:
         """The counters. Those by model are bounded: beyond `models` they are `other`."""
         counters, usage = self.context.counters, account.usage
-        label = self._labels.get((account.provider, account.model))
-        if label is None:
-            label = f"{account.provider or 'unknown'}/{account.model or 'unknown'}"
-            if len(self._labels) >= self.config.models:
-                label = "other"
-            else:
-                self._labels[account.provider, account.model] = label
         if account.failed:
             counters.add("failed_calls_total")
             return
         if account.cached:
             counters.add("cached_calls_total")
             return
+        calls, input, output = self._named(account.provider, account.model)
         counters.add("calls_total")
-        counters.add(f"calls_total:{label}")
+        counters.add(calls)
         counters.add("input_tokens_total", usage.input)
-        counters.add(f"input_tokens_total:{label}", usage.input)
+        counters.add(input, usage.input)
         counters.add("output_tokens_total", usage.output)
-        counters.add(f"output_tokens_total:{label}", usage.output)
+        counters.add(output, usage.output)
         if account.estimated:
             counters.add("estimated_calls_total")
         if account.cost is None:
@@ -255,6 +250,17 @@ class AiUsage(Plugin[AiUsageConfig]):
             return
         micro, self._spent = divmod(self._spent + account.cost, MICRO)
         counters.add("cost_microdollars_total", micro)
+
+    def _named(self, provider: str, model: str) -> tuple[str, ...]:
+        """The counters of one model."""
+        names = self._names.get((provider, model))
+        if names is None:
+            label = f"{provider or 'unknown'}/{model or 'unknown'}"
+            full = len(self._names) >= self.config.models
+            names = tuple(f"{kind}:{'other' if full else label}" for kind in _BY_MODEL)
+            if not full:
+                self._names[provider, model] = names
+        return names
 
     # -- whose it is ----------------------------------------------------------------------------
 

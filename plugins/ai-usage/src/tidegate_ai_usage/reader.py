@@ -32,12 +32,13 @@ _START: Final = 16
 WORDS: Final = 1024 * 1024
 """Characters of a stream's words that are kept for counting; what is beyond is only measured."""
 
-_SAYS: Final = re.compile(
-    rb'"(?:usage|usageMetadata|amazon-bedrock-invocationMetrics|meta)"\s*:\s*\{|"eval_count"|"bytes"'
-)
-_FINISH: Final = re.compile(
-    rb'"(?:finish_reason|finishReason|stop_reason|stopReason|done_reason)"\s*:\s*"'
-)
+_SAYS: Final = (
+    b'"usage":{', b'"usage": {', b'"usageMetadata"', b'"eval_count"',
+    b'_reason":"', b'_reason": "', b'Reason":"', b'Reason": "',
+)  # fmt: skip
+"""What stands in events that say something. A needle is found ten times faster than a pattern."""
+_FIRST: Final = 2 * 1024
+_LAST: Final = 8 * 1024
 _TAIL_USAGE: Final = re.compile(rb'(?<!\\)"(?:usage|usageMetadata)"\s*:\s*(?=\{)')
 _DECODE: Final = json.JSONDecoder().raw_decode
 _FINISHES: Final = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason")
@@ -117,10 +118,9 @@ class Reader:
         if self._framing == "whole":
             self._settle_whole(data)
         elif self._framing != "other":
-            texts, rest = CUTTERS[self._framing](data)
-            if rest and self._framing in ("sse", "lines"):
-                texts += CUTTERS[self._framing](rest + b"\n")[0]
-            if not (unread and self.complete and self._say(texts)):
+            lines = self._framing in ("sse", "lines")
+            if not (lines and unread and self.complete and self._say(data)):
+                texts, _ = CUTTERS[self._framing](data + b"\n" if lines else data)
                 for text in texts:
                     self._event(text, read=True)
         if self._raw is not None:
@@ -128,12 +128,25 @@ class Reader:
             self.usage.tier = self.usage.tier or self.tier
         self._pieces, self._rest = [], b""
 
-    def _say(self, texts: list[bytes]) -> bool:
-        """Parse only the events of a complete stream that say something; True: they said all."""
-        told = [t for t in texts if _SAYS.search(t) or _FINISH.search(t)]
-        for text in texts[:1] + told:
-            self._event(text, read=False)
-        return self._raw is not None
+    def _say(self, data: bytes) -> bool:
+        """Parse only the events of a complete stream that say something; True: they said all.
+
+        They stand at its beginning and at its end. Where they do not, all events are parsed.
+        """
+        first, size = data.find(b"{"), len(data)
+        lines = {data.rfind(b"\n", 0, first) + 1: first} if first >= 0 else {}
+        for low, high in ((0, _FIRST), (max(_FIRST, size - _LAST), size)):
+            for needle in _SAYS:
+                at = data.find(needle, low, high)
+                while at >= 0:
+                    lines[data.rfind(b"\n", 0, at) + 1] = at
+                    end = data.find(b"\n", at)
+                    at = -1 if end < 0 else data.find(needle, end, high)
+        for start, inside in sorted(lines.items()):
+            end = data.find(b"\n", inside)
+            line = data[start:end] if end >= 0 else data[start:]
+            self._event(line.removeprefix(b"data:"), read=False)
+        return self._raw is not None and self.final
 
     def _take(self) -> bytes:
         data = b"".join(self._pieces)
@@ -230,6 +243,8 @@ class Reader:
             said = {key: one for key, one in usage.items() if one is not None}
             self._raw = said if self._raw is None else {**self._raw, **said}
             self.alike = True
+            if "completion_tokens" in said and self.complete:
+                self.final = True  # of this API it comes last, and not all say how they ended
         if not self.model:
             self.model = _text(value, "model") or _text(value, "modelVersion")
         tier = value.get("service_tier")
