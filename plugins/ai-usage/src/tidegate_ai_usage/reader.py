@@ -223,18 +223,26 @@ class Reader:
                 return
             if type(value) is not dict:
                 return
+        if read and self.model:
+            word = _usual(value)
+            if word is not None:
+                self._put(word)
+                return
         self._note(value)
         if read:
             self._keep(value)
 
     def _keep(self, value: Json) -> None:
         for word in words(value):
-            self.alike = True
-            self._kept += len(word)
-            if self._kept > WORDS:
-                self.more += len(word)
-            else:
-                self.words.append(word)
+            self._put(word)
+
+    def _put(self, word: str) -> None:
+        self.alike = True
+        self._kept += len(word)
+        if self._kept > WORDS:
+            self.more += len(word)
+        else:
+            self.words.append(word)
 
     def _note(self, value: Json) -> None:
         """Model, finish and usage, where one answer or event says them."""
@@ -260,6 +268,24 @@ def _is_object(text: bytes) -> bool:
         return type(orjson.loads(text)) is dict
     except ValueError:
         return False
+
+
+def _usual(value: Json) -> str | None:
+    """The word of an event that says nothing else, as most do; None: look closer."""
+    delta = value.get("delta")
+    if type(delta) is dict:  # Anthropic Messages
+        word = delta.get("text")
+        usual = value.get("type") == "content_block_delta" and "usage" not in value
+        return word if usual and type(word) is str else None
+    choices = value.get("choices")
+    if type(choices) is not list or len(choices) != 1 or value.get("usage") is not None:
+        return None
+    choice = choices[0]
+    delta = choice.get("delta") if type(choice) is dict else None
+    if type(delta) is not dict or choice.get("finish_reason") is not None or len(delta) > 2:
+        return None
+    word = delta.get("content")
+    return word if type(word) is str and (len(delta) == 1 or "role" in delta) else None
 
 
 def _text(value: Json, key: str) -> str:
