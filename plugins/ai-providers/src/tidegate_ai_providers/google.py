@@ -81,7 +81,8 @@ class AccessToken:
         self._name = name
         self._token = b""
         self._ends = 0.0
-        self.came = asyncio.Event()
+        self.tried = asyncio.Event()
+        """The first has come, or has not."""
 
     @property
     def value(self) -> bytes:
@@ -99,6 +100,7 @@ class AccessToken:
                 await asyncio.sleep(max(RETRY[0], left - min(EARLY, left / 2)))
             except (OSError, ValueError) as error:
                 text = "%s: no access token: %s; the next try is in %g s"
+                self.tried.set()
                 self._log.warning(text, self._name, error, pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, RETRY[1])
@@ -125,7 +127,7 @@ class AccessToken:
             raise ValueError(f"the answer is no token (HTTP {status})") from None
         self._token = str(token).encode()
         self._ends = time.monotonic() + seconds
-        self.came.set()
+        self.tried.set()
 
 
 def _part(data: bytes) -> bytes:

@@ -89,10 +89,10 @@ class AiProviders(Plugin[AiProvidersConfig]):
             self.catalog.adopt(previous.catalog)
         if self._tokens:
             self._tasks = [asyncio.create_task(token.keep()) for token in self._tokens]
-            came = [asyncio.ensure_future(token.came.wait()) for token in self._tokens]
-            _, waiting = await asyncio.wait(came, timeout=FIRST_TOKEN)
-            for one_waiting in waiting:
-                one_waiting.cancel()
+            tried = [asyncio.ensure_future(token.tried.wait()) for token in self._tokens]
+            _, waiting = await asyncio.wait(tried, timeout=FIRST_TOKEN)
+            for unfinished in waiting:
+                unfinished.cancel()
 
     @hook
     async def shutdown(self) -> None:
