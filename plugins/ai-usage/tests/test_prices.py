@@ -16,7 +16,7 @@ PRICES = Prices()
 
 def cost(provider: str, model: str, usage: Usage, *overrides: PriceConfig, team: str = ""):
     prices = Prices([one.override for one in overrides]) if overrides else PRICES
-    found = prices.cost(provider, model, usage, NOW, team)
+    found = prices.cost(provider, model, usage, NOW, team=team)
     return None if found is None else dollars(found)
 
 
@@ -43,6 +43,12 @@ def cost(provider: str, model: str, usage: Usage, *overrides: PriceConfig, team:
 )
 def test_the_table_has_the_price(provider, model, usage, wanted):
     assert cost(provider, model, usage) == Decimal(wanted)
+
+
+def test_a_provider_of_ones_own_name_has_the_prices_of_its_host():
+    used = Usage(1_000_000)
+    found = PRICES.cost("prod-eu", "deepseek-chat", used, NOW, seller="deepseek")
+    assert found == PRICES.cost("deepseek", "deepseek-chat", used, NOW) is not None
 
 
 def test_no_price_is_none_and_not_zero():

@@ -29,20 +29,22 @@ class Account:
 
     Attributes:
         provider: its name; "" where it is not known.
+        asked: the provider that the host is of, or None.
         model: as the answer says, else as it was asked for.
         usage, estimated, finish: hold once settled.
         uncounted: the words whose tokens are only roughly known, for `count`; or None.
     """
 
     __slots__ = (
-        "api", "cached", "cost", "estimated", "failed", "finish", "model", "provider", "reader",
-        "settled", "uncounted", "usage", "waiting",
+        "api", "asked", "cached", "cost", "estimated", "failed", "finish", "model", "provider",
+        "reader", "settled", "uncounted", "usage", "waiting",
     )  # fmt: skip
 
     def __init__(self, api: Api) -> None:
         self.api = api
         self.reader: Reader | None = None
         self.provider = ""
+        self.asked: Provider | None = None
         self.model = api.model
         self.usage = Usage()
         self.cost: int | None = None
@@ -60,7 +62,7 @@ class Account:
 
         `provider` is told by the host that was asked.
         """
-        self.settled = True
+        self.settled, self.asked = True, provider
         call = exchange.stash.get(AI_CALL)
         reader = self.reader
         self.provider = _provider_of(exchange, call, provider)

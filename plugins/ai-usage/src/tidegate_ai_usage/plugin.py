@@ -151,8 +151,9 @@ class AiUsage(Plugin[AiUsageConfig]):
             account.cost = 0
             return
         team = exchange.principal.team if exchange.principal is not None else ""
+        seller = account.asked.prices if account.asked is not None else ""
         account.cost = self.prices.cost(
-            account.provider, account.model, account.usage, exchange.now, team
+            account.provider, account.model, account.usage, exchange.now, team=team, seller=seller
         )
 
     @staticmethod

@@ -162,8 +162,7 @@ class Prices:
 
     def __init__(self, overrides: Sequence[Override] = ()) -> None:
         self._overrides = tuple(overrides)
-        self._known: dict[tuple[str, str, str, str], Price | Callable[[float], Price | None] | None]
-        self._known = {}
+        self._known: dict[tuple[str, ...], Price | Callable[[float], Price | None] | None] = {}
         self._snapshot: Any = None
 
     def load(self) -> None:
@@ -173,10 +172,20 @@ class Prices:
         self._snapshot = data_snapshot.get_snapshot()
 
     def cost(
-        self, provider: str, model: str, usage: Usage, now: float, team: str = ""
+        self,
+        provider: str,
+        model: str,
+        usage: Usage,
+        now: float,
+        *,
+        team: str = "",
+        seller: str = "",
     ) -> int | None:
-        """Femto-dollars of a call at `now` (Unix seconds); None: no price is known."""
-        key = (team if self._overrides else "", provider, model, usage.tier)
+        """Femto-dollars of a call at `now` (Unix seconds); None: no price is known.
+
+        `seller` is the provider in the price table where `provider` is a name of one's own.
+        """
+        key = (team if self._overrides else "", provider, model, usage.tier, seller)
         try:
             price = self._known[key]
         except KeyError:
@@ -193,13 +202,13 @@ class Prices:
         return price.cost(usage)
 
     def _find(
-        self, team: str, provider: str, model: str, tier: str
+        self, team: str, provider: str, model: str, tier: str, seller: str
     ) -> Price | Callable[[float], Price | None] | None:
         named = f"{team}\n{provider}\n{model}".lower()
         for override in self._overrides:
             if override.matches.fullmatch(named):
                 return override.price
-        info = self._model(provider, model)
+        info = self._model(provider, model, seller)
         if info is None:
             return None
         context = {"service_tier": tier} if tier else None
@@ -219,12 +228,12 @@ class Prices:
 
         return at
 
-    def _model(self, provider: str, model: str) -> Any:
+    def _model(self, provider: str, model: str, seller: str) -> Any:
         """The model in the table: of the provider, else of whoever makes models of that name."""
         if self._snapshot is None:
             self.load()
         known = PROVIDERS.get(provider)
-        wanted = known.prices if known else provider
+        wanted = known.prices if known else seller or provider
         for ref in _spellings(model):
             for id in (wanted, None):
                 try:
@@ -232,7 +241,7 @@ class Prices:
                 except LookupError:
                     continue
             maker, slash, rest = ref.partition("/")
-            if slash and not known:
+            if slash and not known and not seller:
                 try:
                     return self._snapshot.find_provider_model(rest, None, maker, None)[1]
                 except LookupError:
