@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import addons, ca, explain, recorded, shadow
+from . import addons, ca, chat, explain, recorded, shadow
 from .redirect import commands as redirect
 
 app = typer.Typer(
@@ -198,6 +198,7 @@ app.add_typer(addons.app, name="addons")
 app.add_typer(ca.app, name="ca")
 app.add_typer(redirect.app, name="redirect")
 app.add_typer(shadow.app, name="shadow")
+chat.register(app)
 explain.register(app)
 recorded.register(app)
 

@@ -80,6 +80,8 @@ class Supervisor:
         self.lock = asyncio.Lock()
         """Held while the configuration changes: what a worker is given never races with it."""
         self.slots: list[Slot] = []
+        self.urls: list[str] = []
+        """Where the listeners answer, once they do."""
         self.stopping = False
         self.prepared = bootstrap.Prepared()
         self.reloader = Reloader(self)
@@ -116,6 +118,7 @@ class Supervisor:
             await self._open_slots()
             if not self._stop.is_set():
                 urls = [url(x, sockets[0][x.name].getsockname()) for x in gateway.listen]
+                self.urls = urls
                 where = "http://" + join(*status.getsockname()[:2])
                 (self.state / STATUS_FILE).write_text(where)  # for verbs that ask a running node
                 started(
@@ -261,6 +264,7 @@ class Supervisor:
         return {
             "revision": self.revision,
             "config_digest": self.source.digest,
+            "gateway": self.urls,
             "workers": await asyncio.gather(*(self._worker_status(s) for s in self.slots)),
             "last_reload": self.reloader.last,
         }
