@@ -53,12 +53,17 @@ class Warning:
 class Losses:
     """Where writers tell what they can't say. Under `strict` telling raises `Untranslatable`."""
 
-    __slots__ = ("strict", "target", "warnings")
+    __slots__ = ("answers", "strict", "target", "warnings")
 
     def __init__(self, target: str = "", policy: Policy = "drop-and-warn") -> None:
         self.target = target
         self.strict = policy == "strict"
+        self.answers = False
         self.warnings: list[Warning] = []
+
+    def turn(self, target: str) -> None:
+        """The request is written; from now on it is about the answer, which is never refused."""
+        self.target, self.strict, self.answers = target, False, True
 
     def drop(self, field: str, reason: str = "") -> None:
         """`field` is lost; `reason` defaults to "<target> has no such field"."""
@@ -87,7 +92,7 @@ class Losses:
         if extras:
             prefix = f"{field}." if field else ""
             for key, value in extras.items():
-                if key in SILENT:
+                if key in SILENT or (self.answers and key in ECHOES and not field):
                     continue
                 if key in HINTS:
                     self.note(prefix + key, f"{self.target} has no such hint")
@@ -111,8 +116,33 @@ def header(warnings: list[str]) -> str:
 
 
 MOST = 20
-SILENT = frozenset(("status",))
-"""Fields that say of an item that it is whole, which others say by its being there."""
+SILENT = frozenset(("status", "index", "createTime", "created_at", "completed_at", "finishMessage"))
+"""Fields that say nothing new: when, which in the row, that an item is whole, how it ended."""
+ECHOES = frozenset(
+    (
+        "background",
+        "billing",
+        "frequency_penalty",
+        "instructions",
+        "max_output_tokens",
+        "max_tool_calls",
+        "metadata",
+        "parallel_tool_calls",
+        "presence_penalty",
+        "previous_response_id",
+        "reasoning",
+        "store",
+        "temperature",
+        "text",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "truncation",
+        "user",
+    )
+)
+"""Fields of a whole answer that repeat its request (Responses)."""
 HINTS = frozenset(
     ("caller", "include", "prompt_cache_key", "prompt_cache_retention", "safety_identifier")
 )

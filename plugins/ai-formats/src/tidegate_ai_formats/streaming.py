@@ -12,7 +12,8 @@ from .events import End, Event, Failed, Finished, Start, UsageUpdate
 from .format import Format, Framing, StreamParser, StreamWriter
 from .framing import decoder, encoder
 from .losses import Failure, Losses
-from .model import Request
+from .model import Request, Response
+from .replay import spread
 
 CUT: Final = Failure(502, "server", "The provider's stream ended before its end.")
 UNREADABLE: Final = Failure(502, "server", "The provider's answer is not of its format.")
@@ -61,7 +62,8 @@ class StreamTranslator:
             return self.fail(UNREADABLE)
         out: list[SseEvent] = []
         for one in events:
-            out += self._write(one)
+            if not self.over:
+                out += self._write(one)
         return out
 
     def _write(self, event: Event) -> list[SseEvent]:
@@ -87,6 +89,11 @@ class StreamTranslator:
                     call.finish = finish.reason
             case End() | Failed():
                 self.over = True
+
+    def whole(self, answer: Response) -> bytes:
+        """The caller's stream for an answer that came whole."""
+        out = [self._bytes(self._write(event)) for event in spread(answer)]
+        return b"".join(out) + self._encoder.end()
 
     def learn(self, event: SseEvent) -> None:
         """Read along: what the provider says of usage and end, with nothing written."""

@@ -10,7 +10,7 @@ format writes it anew, and does not parse it again. Writers therefore change not
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from mitmproxy import http
@@ -22,7 +22,7 @@ from tidegate.api.upstream import BodyStream
 from .format import Format, Framing, load_object
 from .framing import CONTENT_TYPES, framing_of
 from .losses import Failure, InvalidRequest, Losses, Policy, Untranslatable
-from .model import Request, Response
+from .model import Json, Request, Response
 from .responses.request import refuse_stateful
 from .streaming import UNREADABLE, Passing, StreamTranslator
 from .wire import dumps, loads
@@ -106,8 +106,7 @@ class Translation:
             refuse_stateful(asked, losses)
             content = orjson_bytes(self.provider.write_request(sent, losses))
         call.warnings = [str(warning) for warning in losses.warnings]
-        losses.strict = False  # an answer is not refused for what it can't say: it is reported
-        losses.target = self.client.name
+        losses.turn(self.client.name)
         call.cut = None
         if asked.stream:
             state.stream = self._translator(exchange, state, framing)
@@ -179,7 +178,11 @@ class Translation:
         if state.stream is not None and self._is_stream(response, state.stream):
             return self._decode_stream(response, content, state)
         try:
-            answer = self.provider.parse_response(load_object(content, "the answer"))
+            body = load_object(content, "the answer")
+            failure = failure_in(self.provider, body)
+            if failure is not None:
+                return response if state.passes else self._put_failure(response, failure, state)
+            answer = self.provider.parse_response(body)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             return response if state.passes else self._put_failure(response, UNREADABLE, state)
         self._learn(answer, state)
@@ -188,8 +191,12 @@ class Translation:
         answer.id = answer.id or f"tg-{exchange.id}"
         answer.model = answer.model or state.call.model
         answer.created = answer.created or int(exchange.now)
-        body = self.client.write_response(answer, state.losses, state.request)
-        self._put(response, orjson_bytes(body), b"application/json", state)
+        stream = state.stream
+        if stream is not None:  # the provider does not stream: the caller gets a stream still
+            self._put(response, stream.whole(answer), CONTENT_TYPES[stream.framing].encode(), state)
+            return response
+        out = self.client.write_response(answer, state.losses, state.request)
+        self._put(response, orjson_bytes(out), b"application/json", state)
         return response
 
     @staticmethod
@@ -220,8 +227,9 @@ class Translation:
     ) -> http.Response:
         if state.passes:
             return response
+        body: Any
         try:
-            body = loads(content)
+            body = loads(content.removeprefix(b"data:"))  # some say errors as an event
         except ValueError:
             body = content.decode("utf-8", "replace")
         return self._put_failure(response, self.provider.parse_error(status, body), state)
@@ -268,6 +276,16 @@ class Translation:
         if state.losses.warnings:
             state.call.warnings = [str(warning) for warning in state.losses.warnings]
         return ended
+
+
+def failure_in(provider: Format, body: Json) -> Failure | None:
+    """The error that an answer with status 200 holds in place of one: some providers send such."""
+    error = body.get("error")
+    if not error:
+        return None
+    code = error.get("code") if isinstance(error, dict) else None
+    status = code if isinstance(code, int) and 400 <= code <= 599 else 500
+    return provider.parse_error(status, body)
 
 
 def orjson_bytes(value: object) -> bytes:

@@ -24,6 +24,7 @@ from tidegate_ai_formats.wire import merged
 
 from .dialects import FAMILY, Dialect
 from .parts import (
+    LEGACY,
     write_call,
     write_citation,
     write_detail,
@@ -93,7 +94,10 @@ def _write_plain(
                 merged(call, part.extras)
             elif part.extras:
                 losses.extras(part.extras, f"{field}.tool_calls[{len(calls)}]")
-            calls.append(call)
+            if same and part.id == LEGACY:
+                message["function_call"] = call["function"]
+            else:
+                calls.append(call)
         elif kind is not Reasoning:
             _write_one(part, message, losses, field, same=same)
     if texts:

@@ -21,6 +21,8 @@ from tidegate_ai_formats.wire import dumps, split_data_url, take_dict, take_list
 
 from .dialects import DETAIL_FORMATS, DETAIL_NAMES, FAMILY
 
+LEGACY: Final = "function_call"
+"""The id that a call has which came in that field, from before there were several."""
 _AUDIO: Final = {"audio/mpeg": "mp3", "audio/mp3": "mp3", "audio/wav": "wav", "audio/x-wav": "wav"}
 
 
@@ -40,7 +42,7 @@ def parse_message(message: Json) -> list[Part]:
             parts.append(Reasoning(thought, carrier=carrier))
     content = message.get("content")
     if type(content) is str:
-        if content or not message.get("tool_calls"):
+        if content or not (message.get("tool_calls") or message.get("function_call")):
             del message["content"]
             parts.append(Text(content))
     elif type(content) is list:
@@ -56,6 +58,9 @@ def parse_message(message: Json) -> list[Part]:
         parts += [parse_part(image) for image in take_list(message, "images") or ()]
     if message.get("tool_calls"):
         parts += [parse_call(call) for call in take_list(message, "tool_calls") or ()]
+    if isinstance(message.get("function_call"), dict):
+        call = {"id": LEGACY, "type": "function", "function": message.pop("function_call")}
+        parts.append(parse_call(call))
     return parts
 
 

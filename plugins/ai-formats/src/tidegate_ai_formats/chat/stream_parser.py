@@ -28,11 +28,13 @@ from tidegate_ai_formats.model import Json, Media, Reasoning, Refusal, Text, Too
 from tidegate_ai_formats.wire import complete, dumps, loads, take_str
 
 from .dialects import FAMILY
-from .parts import detail_part, parse_citation, parse_part, take_signature
+from .parts import LEGACY, detail_part, parse_citation, parse_part, take_signature
 from .response import parse_error, parse_finish, parse_usage
 
 _PADDING: Final = ("p", "obfuscation")
 """Random characters that hide the length of a chunk: they say nothing."""
+_LEGACY_PLACE: Final = 1 << 30
+"""Where the call of `function_call` stands among those of `tool_calls`."""
 _CARRIERS: Final = ("reasoning_content", "reasoning")
 
 
@@ -61,6 +63,8 @@ class ChatStreamParser(StreamParser):
         self._started = False
         self._done = False
         self._rest: Json = {}
+        self._early: Json = {}
+        self._over = False
 
     def feed(self, event: SseEvent) -> list[Event]:
         data = event.data
@@ -71,24 +75,39 @@ class ChatStreamParser(StreamParser):
         if not isinstance(chunk, dict):
             raise ValueError("a chunk that is no object")
         out: list[Event] = []
-        if "error" in chunk and "choices" not in chunk:
-            error = chunk["error"]
-            code = error.get("code") if isinstance(error, dict) else None
-            out.append(Failed(parse_error(code if isinstance(code, int) else 500, chunk)))
+        choices = chunk.get("choices") or ()
+        if "error" in chunk and (error := chunk.pop("error")):
+            self._failed(error, choices, out)
+            return out
+        if not self._started and not choices and not chunk.get("id"):
+            self._early |= {k: v for k, v in chunk.items() if k not in _HEAD}  # Azure's first one
             return out
         self._head(chunk, out)
-        for choice in chunk.get("choices") or ():
+        for choice in choices:
             self._choice(choice, out)
         usage = chunk.get("usage")
-        if type(usage) is dict:
+        if not usage and "x_groq" in chunk:
+            usage = (chunk["x_groq"] or {}).get("usage")
+        if usage and type(usage) is dict:
             out.append(UsageUpdate(parse_usage(usage)))
         return out
+
+    def _failed(self, error: Any, choices: Any, out: list[Event]) -> None:
+        """An error in the stream; OpenRouter's comes with a choice that says so as well."""
+        code = error.get("code") if isinstance(error, dict) else None
+        if not isinstance(code, int) or not 400 <= code <= 599:
+            code = 500
+        for choice in choices:
+            self._delta_of(choice, out)
+        self._over = True
+        out.append(Failed(parse_error(code, {"error": error})))
 
     def _head(self, chunk: Json, out: list[Event]) -> None:
         """What surrounds the choices: the same in every chunk, mostly."""
         rest = {k: v for k, v in chunk.items() if k not in _HEAD}
         if not self._started:
             self._started = True
+            rest = {**self._early, **rest}
             if chunk.get("object") not in (None, "chat.completion.chunk", ""):
                 rest["object"] = chunk["object"]
             self._rest = rest
@@ -111,7 +130,7 @@ class ChatStreamParser(StreamParser):
                 self._rest = {**self._rest, **news}
                 out.append(Extra(news))
 
-    def _choice(self, choice: Json, out: list[Event]) -> None:
+    def _delta_of(self, choice: Json, out: list[Event]) -> tuple[int, _Choice]:
         index = choice.get("index") or 0
         state = self._choices.get(index)
         if state is None:
@@ -122,6 +141,10 @@ class ChatStreamParser(StreamParser):
             logprobs = choice.get("logprobs")
             tokens = logprobs.get("content") if type(logprobs) is dict else None
             self._delta(index, state, delta, out, tokens)
+        return index, state
+
+    def _choice(self, choice: Json, out: list[Event]) -> None:
+        index, state = self._delta_of(choice, out)
         extras = {k: v for k, v in choice.items() if k not in _CHOICE and v is not None}
         if extras:
             news = {k: v for k, v in extras.items() if state.known.get(k) != v}
@@ -163,13 +186,17 @@ class ChatStreamParser(StreamParser):
             out.append(Delta(self._part(n, state, "refusal", out), refusal, "text", n))
         for call in delta.get("tool_calls") or ():
             self._call(n, state, call, out)
-        if len(delta) > 1:
+        if len(delta) > 1 or "function_call" in delta or "annotations" in delta:
             self._rare(n, state, delta, out)
 
     def _rare(self, n: int, state: _Choice, delta: Json, out: list[Event]) -> None:
         if annotations := delta.get("annotations"):
             index = state.texts[-1] if state.texts else self._part(n, state, "text", out)
             out += [Cited(index, parse_citation(one), n) for one in annotations]
+        if legacy := delta.get("function_call"):
+            first = _LEGACY_PLACE not in state.calls
+            call = {"function": legacy, "index": _LEGACY_PLACE, **({"id": LEGACY} if first else {})}
+            self._call(n, state, call, out)
         if audio := delta.get("audio"):
             index = self._part(n, state, "audio", out, audio)
             for key, kind in (("data", "data"), ("transcript", "transcript")):
@@ -320,6 +347,8 @@ class ChatStreamParser(StreamParser):
 
     def end(self) -> list[Event]:
         out: list[Event] = []
+        if self._over:
+            return out
         for n, state in self._choices.items():
             self._close(n, state, out)
             if self._done and not state.finished:  # some servers say [DONE] and no reason
@@ -348,6 +377,7 @@ _DELTA: Final = frozenset(
         "content",
         "refusal",
         "tool_calls",
+        "function_call",
         "reasoning",
         "reasoning_content",
         "reasoning_details",

@@ -30,7 +30,7 @@ from tidegate_ai_formats.wire import dumps, merged
 
 from .dialects import FAMILY
 from .messages import write_reasoning
-from .parts import write_citation, write_detail, write_media
+from .parts import LEGACY, write_call, write_citation, write_detail, write_media
 from .response import write_error, write_finish, write_usage
 
 
@@ -125,6 +125,8 @@ class ChatStreamWriter(StreamWriter):
                 return [self._chunk(event.candidate, {"refusal": text})]
             return [self._chunk(event.candidate, self._thought(part, text))]
         if event.kind == "arguments":
+            if self._same and part.id == LEGACY:
+                return [self._chunk(event.candidate, {"function_call": {"arguments": text}})]
             inner = "input" if part.custom else "arguments"
             kind = "custom" if part.custom else "function"
             call = {"index": self._tools[key], kind: {inner: text}}
@@ -182,6 +184,8 @@ class ChatStreamWriter(StreamWriter):
 
     def _call(self, key: tuple[int, int], part: ToolCall) -> SseEvent:
         n = key[0]
+        if self._same and part.id == LEGACY:
+            return self._chunk(n, {"function_call": write_call(part)["function"]})
         position = self._tools[key] = self._calls.get(n, 0)
         self._calls[n] = position + 1
         kind, inner = ("custom", "input") if part.custom else ("function", "arguments")

@@ -55,10 +55,12 @@ class GeminiStreamParser(StreamParser):
         self._rest: Json = {}
         self._usage: Json = {}
         self._blocked = False
+        self._over = False
 
     def feed(self, event: SseEvent) -> list[Event]:
         chunk = loads(event.data)
         if "error" in chunk and "candidates" not in chunk:
+            self._over = True
             return [Failed(parse_error(0, chunk))]
         out: list[Event] = []
         self._head(chunk, out)
@@ -166,6 +168,8 @@ class GeminiStreamParser(StreamParser):
 
     def end(self) -> list[Event]:
         out: list[Event] = []
+        if self._over:
+            return out
         for n, state in self._states.items():
             self._stop(n, state, out)
             if state.extras:

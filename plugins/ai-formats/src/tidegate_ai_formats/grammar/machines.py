@@ -166,8 +166,9 @@ def cohere() -> Machine:
         else:
             need(current == what, f"no {what} is open")
             current = "" if step == "end" else current
-    need(not current, f"a {current} is open")
-    need(data["delta"]["finish_reason"], "there is a finish reason")
+    reason = data["delta"]["finish_reason"]
+    need(reason, "there is a finish reason")
+    need(not current or reason == "ERROR", f"a {current} is open")
     yield
 
 

@@ -88,11 +88,16 @@ def write_usage(usage: Usage) -> Json:
     if usage.family == FAMILY and usage.raw is not None:
         return usage.raw
     into = {"cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write}
+    out_of = {"reasoning_tokens": usage.reasoning}
+    if usage.audio_input:
+        into["audio_tokens"] = usage.audio_input
+    if usage.audio_output:
+        out_of["audio_tokens"] = usage.audio_output
     return {
         "input_tokens": usage.input,
         "input_tokens_details": into,
         "output_tokens": usage.output,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "output_tokens_details": out_of,
         "total_tokens": usage.input + usage.output,
     }
 

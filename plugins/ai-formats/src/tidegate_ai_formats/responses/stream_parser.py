@@ -40,6 +40,7 @@ class ResponsesStreamParser(StreamParser):
         self._called = False
         self._whole = False
         self._summaries: dict[int, int] = {}
+        self._ended: set[int] = set()
 
     def feed(self, event: SseEvent) -> list[Event]:
         data = loads(event.data)
@@ -124,6 +125,7 @@ class ResponsesStreamParser(StreamParser):
     def _done(self, data: Json) -> list[Event]:
         """The whole item: its parts end here, and what no delta said is said now."""
         output = data["output_index"]
+        self._ended.add(output)
         parts = parse_item(data["item"])
         single = not isinstance(parts[0], Text | Refusal)
         out: list[Event] = []
@@ -174,7 +176,8 @@ class ResponsesStreamParser(StreamParser):
         error = response.get("error")
         if response.get("status") == "failed" and isinstance(error, dict):
             return [*out, Failed(parse_error(500, {"error": error}))]
-        for key in ("output", "object", "id", "model", "created_at"):
+        self._leftover(response.pop("output", None), out)
+        for key in ("object", "id", "model", "created_at"):
             response.pop(key, None)
         finish = take_finish(response, [ToolCall("", "")] if self._called else [])
         news = {k: v for k, v in response.items() if k not in self._rest or self._rest[k] != v}
@@ -184,6 +187,15 @@ class ResponsesStreamParser(StreamParser):
             out.append(Finished(finish))
         self._whole = True
         return out
+
+    def _leftover(self, output: list[Json] | None, out: list[Event]) -> None:
+        """Items whose end was not told: some servers only repeat them here."""
+        for n, item in enumerate(output or ()):
+            if n not in self._ended:
+                out += self._done({"output_index": n, "item": item})
+        for (n, _), index in self._parts.items():
+            if n not in self._ended:
+                out.append(PartStop(index))
 
     def end(self) -> list[Event]:
         return [End()] if self._whole else []
