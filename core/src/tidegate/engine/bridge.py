@@ -232,18 +232,23 @@ class Bridge:
 async def _head(bridge: Bridge, call: Call, flow: http.HTTPFlow) -> None:
     exchange, pipeline = call.exchange, call.pipeline
     allowed = bridge.master.gateway.limits.body
-    length = content_length(flow.request) or 0
+    known = content_length(flow.request) if call.unread else 0
+    length = known or 0
     if length > allowed:
         bridge.deny(call, flow, errors.BODY_TOO_LARGE.denial())
     elif not await bridge.drive(call, pipeline.request(exchange, 0, pipeline.body_at)):
         await bridge.answer_here(call, flow)
-    elif pipeline.body_at < len(pipeline.steps):
+    elif pipeline.gathers(exchange, None if "expect" in flow.request.headers else known):
         call.gathering = True
         call.request_limit = min(allowed, pipeline.request_limit)
         if length > call.request_limit:
             bridge.deny(call, flow, errors.BODY_TOO_LARGE.denial())
         else:
             call.ready = True
+    elif pipeline.body_at < len(pipeline.steps) and not await bridge.drive(
+        call, pipeline.request(exchange, pipeline.body_at)
+    ):
+        await bridge.answer_here(call, flow)
     else:
         call.request_limit = allowed
         send(bridge, call, flow)

@@ -168,10 +168,14 @@ class Carriage:
         """The hooks that see the head only have run."""
         if not passed:
             self._answer_here()
-        elif self.pipeline.body_at < len(self.pipeline.steps):
+        elif self.pipeline.body_at == len(self.pipeline.steps):
+            self._deliver()
+        elif self.pipeline.gathers(
+            self.exchange, None if self.incoming.expects_continue else self.incoming.length
+        ):
             self.gather(self.pipeline.request_limit, self._resume)
         else:
-            self._deliver()
+            self._resume()
 
     def _resume(self) -> None:
         self.stage = HOOKS

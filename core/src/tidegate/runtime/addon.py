@@ -8,7 +8,7 @@ holds for a share of the callers.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Literal
 
 from tidegate.api.exchange import Exchange
@@ -21,11 +21,17 @@ from .rollout import Rest, Rollout, absent, rolled_out
 from .scope import Scope
 from .shadow import shadowed
 from .step import RULES, Step
+from .tee import Late, teed
 
 type Mode = Literal["off", "shadow", "enforce"]
 type Call = Callable[..., Any]
 
 STREAM_HOOKS: Final = frozenset({"transform_event"})
+
+
+def unheard(_: Exchange, coro: Coroutine[Any, Any, None]) -> None:
+    """Where nothing runs beside the traffic, what comes late is not told."""
+    coro.close()
 
 
 class Addon:
@@ -44,6 +50,8 @@ class Addon:
         digest: str = "",
         percent: float | None = None,
         rest: Rest = "shadow",
+        gather: int = 0,
+        late: Late = unheard,
     ) -> None:
         self.name = name
         self.use = use
@@ -59,6 +67,8 @@ class Addon:
         if percent is not None and mode == "enforce":
             by_address = "authenticate" in self.hooks
             self.rollout = Rollout(name, percent, rest, by_address=by_address)
+        self._gather = gather
+        self._late = late
         self.needs: dict[str, Body] = {}
         self.steps: dict[str, Step] = {}
         for hook, options in self.hooks.items():
@@ -98,8 +108,13 @@ class Addon:
             shadow=self.mode == "shadow",
             rollout=self.rollout,
         )
-        if self.mode == "shadow":
-            step.call = shadowed(step, fn)
+        body = self.needs.get(hook)
+        if self.mode == "shadow" and hook == "transform_response" and body and body.response:
+            limit = self._gather if body.limit is None else body.limit
+            step.call, step.is_async = teed(step, fn, limit, self._late), False
+            step.rule = RULES["cache_store"]
+        elif self.mode == "shadow":
+            step.call = shadowed(step, fn, peeks=bool(body and body.request))
         elif hook in ("transform_request", "transform_response"):
             step.call = checked(hook, fn, is_async)
         if self.rollout is not None:

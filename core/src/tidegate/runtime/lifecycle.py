@@ -21,8 +21,9 @@ from typing import Any, Final
 from tidegate.api.exchange import Exchange
 from tidegate.api.plugin import AddonContext, Counters, Plugin
 
-from .addon import Addon
+from .addon import Addon, Mode
 from .blame import told
+from .entry import AddonEntry
 from .logqueue import LogQueue
 from .messages import copy_request
 from .pipeline import Pipeline
@@ -85,6 +86,27 @@ class Generation:
         self.table: ScopeTable[Pipeline]
         self.tracer = Tracer(self, runtime.traces)
 
+    def add(
+        self, entry: AddonEntry, plugin: Plugin[Any] | None, mode: Mode, position: int, digest: str
+    ) -> None:
+        """Add an addon, with its instance where it is on."""
+        self.addons.append(
+            Addon(
+                entry.name,
+                entry.use,
+                plugin,
+                mode=mode,
+                scope=entry.scope,
+                on_error=entry.on_error,
+                position=position,
+                digest=digest,
+                percent=entry.percent,
+                rest=entry.rest,
+                gather=self.settings.limits.gather,
+                late=self.late,
+            )
+        )
+
     def compile(self) -> None:
         """Make the table of pipelines."""
         self.table = ScopeTable(
@@ -102,6 +124,21 @@ class Generation:
             self.runtime.logs.put(pipeline, exchange)
         else:
             self.release()
+
+    def late(self, exchange: Exchange, coro: Coroutine[Any, Any, None]) -> None:
+        """Run what a shadow addon still has to say when its exchange may have ended."""
+        told = len(exchange.shadows)
+
+        async def run() -> None:
+            try:
+                await coro
+                if exchange.outcome:
+                    self.runtime.shadows.add(exchange, self.settings.addons, told)
+            finally:
+                self.release()
+
+        self.active += 1
+        self.runtime.background(run())
 
     def release(self) -> None:
         """One exchange fewer holds this generation."""
@@ -219,20 +256,7 @@ class Runtime:
                     generation.instances[entry.name] = Instance(plugin)
                 hooks.register(entry.name, plugin)
             try:
-                generation.addons.append(
-                    Addon(
-                        entry.name,
-                        entry.use,
-                        plugin,
-                        mode=mode,
-                        scope=entry.scope,
-                        on_error=entry.on_error,
-                        position=position,
-                        digest=signature,
-                        percent=entry.percent,
-                        rest=entry.rest,
-                    )
-                )
+                generation.add(entry, plugin, mode, position, signature)
             except Exception as error:
                 problems.append(_problem(settings, position, "plugin_invalid", error))
         if problems:

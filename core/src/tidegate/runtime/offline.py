@@ -102,14 +102,16 @@ class Offline:
             exchange.upstream = self._route
         if not await pipeline.request(exchange, 0, pipeline.body_at):
             return False
-        if exchange.request.data.content is None:
+        gathers = pipeline.gathers(exchange, len(body or b""))
+        if gathers and exchange.request.data.content is None:
             exchange.request.data.content = body
-        if pipeline.body_at == len(pipeline.steps):
-            return True
-        if len(body or b"") > pipeline.request_limit:
+        if gathers and len(body or b"") > pipeline.request_limit:
             exchange.denial = BODY_TOO_LARGE.denial()
             return False
-        return await pipeline.request(exchange, pipeline.body_at)
+        passed = await pipeline.request(exchange, pipeline.body_at)
+        if exchange.request.data.content is None:
+            exchange.request.data.content = body
+        return passed
 
     async def _upstream(self, pipeline: Pipeline, exchange: Exchange) -> None:
         """Attempts, until one gives an answer or nothing is left to try."""

@@ -37,6 +37,7 @@ from tidegate.api.upstream import Upstream
 from .faults import HookExpired, InvalidOutput, StreamCut, current_task, report
 from .guard import guarded, watch
 from .messages import PreparedResponse, check_event, check_fields, check_prepared, check_response
+from .needs import Needs
 from .redact import strip_credentials
 from .shadow import note_failure
 from .step import CORE, SafeSink, Step, waits
@@ -82,6 +83,7 @@ class Pipeline:
         "logs",
         "logs_suspend",
         "names",
+        "needs",
         "request_limit",
         "response_limit",
         "steps",
@@ -146,42 +148,16 @@ class Pipeline:
         self.decodes = any(not step.shadow for step in self.events)  # else nothing may change
         self.logs = tuple(phase("log"))
         self.logs_suspend = any(step.is_async for step in self.logs)
-        self._needs(compiled)
+        self.needs = Needs(compiled, settings.limits.gather)
+        self.request_limit = self.needs.request_limit
+        self.response_limit = self.needs.response_limit
+        self.gather_response = self.needs.gather_response
+        self.body_at = self.needs.first(self.steps, self._after)
         self.suspends = any(s.is_async for s in (*self.steps, *self.transforms))
 
-    def _needs(self, compiled: list[tuple[Addon, dict[str, Step]]]) -> None:
-        """Where bodies must be gathered, and up to which size."""
-        default = self.generation.settings.limits.gather
-        request: list[int] = []
-        response: list[int] = []
-        readers: set[Step] = set()
-        self.gather_response = ""
-        for addon, own in compiled:
-            for hook, body in addon.needs.items():
-                if body.request:
-                    request.append(default if body.limit is None else body.limit)
-                    readers.add(own[hook])
-                if body.response:
-                    response.append(default if body.limit is None else body.limit)
-                    redactor = body.streams and "transform_event" not in own
-                    always = redactor and addon.mode == "enforce"
-                    self.gather_response = "always" if always else self.gather_response or "bodies"
-        self.request_limit = min(request, default=0)
-        self.response_limit = min(response, default=0)
-        # Where the first result counts, a jump over the rest of the phase must not skip the
-        # place where the body comes: then it comes before the whole phase.
-        self.body_at = next(
-            (
-                i
-                for i, step in enumerate(self.steps)
-                if step in readers
-                or (
-                    step.hook in ("authenticate", "route")
-                    and any(s in readers for s in self.steps[i : self._after[i]])
-                )
-            ),
-            len(self.steps),
-        )
+    def gathers(self, exchange: Exchange, length: int | None) -> bool:
+        """Whether the rest of the request steps wait for the request's body, of this length."""
+        return self.body_at < len(self.steps) and self.needs.gathers(exchange.request, length)
 
     # -- request ------------------------------------------------------------------------------
 

@@ -25,8 +25,13 @@ type Detail = str | Callable[[], str]
 _new = Exchange.__new__
 
 
-def shadowed(step: Step, fn: Call) -> Call:
-    """The hook of an addon in shadow mode, made harmless."""
+def shadowed(step: Step, fn: Call, *, peeks: bool = False) -> Call:
+    """The hook of an addon in shadow mode, made harmless.
+
+    `peeks`: it needs the request's body, which for its sake alone is not always gathered.
+    """
+    if peeks:
+        return _peeking(step, shadowed(step, fn))
     if step.hook == "transform_event":
         return lambda exchange, event: _on_event(step, fn, exchange, event)
     stores = step.hook == "cache_store"  # a sink changes nothing: it may fill its cache
@@ -35,7 +40,7 @@ def shadowed(step: Step, fn: Call) -> Call:
         async def call_async(exchange: Exchange) -> object:
             copy = shadow_of(exchange)
             result = await fn(copy)
-            _note(step, exchange, copy, result)
+            note(step, exchange, exchange, copy, result)
             return result if stores else None
 
         return call_async
@@ -43,27 +48,47 @@ def shadowed(step: Step, fn: Call) -> Call:
     def call(exchange: Exchange) -> object:
         copy = shadow_of(exchange)
         result = fn(copy)
-        _note(step, exchange, copy, result)
+        note(step, exchange, exchange, copy, result)
         return result if stores else None
 
     return call
 
 
+def _peeking(step: Step, call: Call) -> Call:
+    def unseen(exchange: Exchange) -> bool:
+        if exchange.request.data.content is not None:
+            return False
+        record(step, exchange, "fail", "the body was too large to be seen, or of unknown length")
+        return True
+
+    if step.is_async:
+
+        async def peek_async(exchange: Exchange) -> object:
+            return None if unseen(exchange) else await call(exchange)
+
+        return peek_async
+    return lambda exchange: None if unseen(exchange) else call(exchange)
+
+
 def note_failure(step: Step, exchange: Exchange, error: BaseException) -> None:
     """Record that the hook of a shadow addon failed: in enforce mode it would have ended it."""
     if not any(s.addon == step.addon and s.decision == "fail" for s in exchange.shadows):
-        _record(step, exchange, "fail", f"{step.hook}: {type(error).__name__}")
+        record(step, exchange, "fail", f"{step.hook}: {type(error).__name__}")
 
 
-def _note(step: Step, exchange: Exchange, copy: Exchange, result: object) -> None:
-    """Record what the hook would have done; its reservations end with the original."""
+def note(step: Step, exchange: Exchange, before: Exchange, copy: Exchange, result: object) -> None:
+    """Record what the hook would have done to `before`; its reservations end with the exchange."""
     for settle in copy.endings:
-        exchange.at_end(lambda _, settle=settle: settle(copy))  # type: ignore[misc]
-    for decision, detail in decisions(exchange, copy, result):
-        _record(step, exchange, decision, detail)
+        if exchange.outcome:  # it has ended meanwhile
+            settle(copy)
+        else:
+            exchange.at_end(lambda _, settle=settle: settle(copy))  # type: ignore[misc]
+    for decision, detail in decisions(before, copy, result):
+        record(step, exchange, decision, detail)
 
 
-def _record(step: Step, exchange: Exchange, decision: str, detail: Detail) -> None:
+def record(step: Step, exchange: Exchange, decision: str, detail: Detail) -> None:
+    """Note and count one decision."""
     exchange.shadows.append(Shadow(step.addon, step.hook, decision, detail))
     step.counters.add(f"shadow_{decision}_total")
 
@@ -84,7 +109,7 @@ def _on_event(step: Step, fn: Call, exchange: Exchange, event: Event) -> None:
     if any(s.addon == step.addon and s.phase == step.hook for s in exchange.shadows):
         step.counters.add("shadow_change_total")
     else:
-        _record(step, exchange, "change", "event")
+        record(step, exchange, "change", "event")
 
 
 def shadow_of(exchange: Exchange) -> Exchange:

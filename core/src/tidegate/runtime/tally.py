@@ -40,10 +40,10 @@ class ShadowTally:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, ...], Row] = {}
 
-    def add(self, exchange: Exchange, addons: Sequence[AddonEntry]) -> None:
-        """Count the shadow decisions of an exchange that has ended."""
+    def add(self, exchange: Exchange, addons: Sequence[AddonEntry], since: int = 0) -> None:
+        """Count the shadow decisions of an exchange that has ended, from the `since`-th on."""
         principal = ANONYMOUS if exchange.principal is None else exchange.principal.id
-        for shadow in exchange.shadows:
+        for shadow in exchange.shadows[since:]:
             scope = next((str(a.scope) for a in addons if a.name == shadow.addon), "")
             row = self.row(shadow.addon, scope, principal, shadow.phase, shadow.decision)
             row.count += 1
