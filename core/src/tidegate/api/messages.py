@@ -6,7 +6,7 @@ that answer often, such as a cache. A test compares every attribute with the ord
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from mitmproxy import http
 
@@ -113,4 +113,4 @@ class PreparedResponse(http.Response):
     @classmethod
     def from_state(cls, state: Any) -> Any:
         """A copy is a usual response."""
-        return http.Response.from_state(state)
+        return cast(Any, http.Response).from_state(state)
