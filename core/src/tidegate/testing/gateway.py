@@ -36,7 +36,8 @@ class Gateway:
 
     Args:
         folder: a folder of the test's own, for configuration, state and log.
-        config: the text of `addons.toml`; None: start without one, from defaults.
+        config: the text of `addons.toml`; None: start without one, from defaults. Without a
+            `[[gateway.listen]]` of its own it listens on a free port of 127.0.0.1.
         carrier: "lane" or "engine": put into the `[gateway]` table. None: as the file says.
         env: further variables; what `install_plugin` returns goes here.
         arguments: further flags of `tidegate up`.
@@ -111,7 +112,9 @@ class Gateway:
         """Start it and wait for the ready line. Raises GatewayError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "tidegate.cli.main", "up", "--json"]
-        command += ["--state", str(self.folder / "state"), "--listen", "127.0.0.1:0"]
+        command += ["--state", str(self.folder / "state")]
+        if "[[gateway.listen]]" not in (self._config or ""):
+            command += ["--listen", "127.0.0.1:0"]
         if self._config is not None:
             self.file.write_text(self._config, encoding="utf-8")
             command += ["--config", str(self.file)]
