@@ -65,6 +65,14 @@ class AiUsage(Plugin[AiUsageConfig]):
             await asyncio.wait(self._counting, timeout=CLOSING)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    @hook
+    def cli_commands(self, app: Any) -> None:
+        """`tidegate usage`."""
+        from .report import register
+
+        if self.context.name == "ai-usage":
+            register(app, self.context.state.parent / "log-access" / "access.jsonl")
+
     # -- an exchange ----------------------------------------------------------------------------
 
     @hook(needs=_request_needs)
