@@ -58,3 +58,7 @@ class Models(Protocol):
 
 
 MODELS: Final = StashKey[Models]("ai.models")
+
+VIRTUAL: Final = StashKey[tuple[str, ...]]("ai.virtual")
+"""Names that stand for several models: put there before `route` by a plugin that chooses among
+them, so that lists of models show them."""

@@ -69,7 +69,7 @@ class Delivery:
 
     # -- choosing -------------------------------------------------------------------------------
 
-    def next(self, last: ErrorCode = errors.NO_ROUTE) -> None:
+    def next(self, last: ErrorCode = errors.UPSTREAM_BUSY) -> None:
         """Choose the upstream of the next attempt, or end with the last error."""
         carriage, exchange = self.carriage, self._exchange
         chosen = exchange.upstream

@@ -7,7 +7,7 @@ model again is safe: what a model answers changes nothing anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from mitmproxy import http
@@ -29,11 +29,12 @@ class Plan(Upstream):
     """Candidates in order, and the failures on which the next one is asked.
 
     `used` is the candidate that was asked last, `asked` the ids of all models that were, `failures`
-    what went wrong, in order.
+    what went wrong, in order. `begun` is called when the carrier first asks: the plan is in force.
     """
 
     __slots__ = (
         "_active",
+        "_begun",
         "_call",
         "_candidates",
         "_first",
@@ -53,12 +54,14 @@ class Plan(Upstream):
         on: tuple[Failure, ...],
         models: Models,
         call: AiCall,
+        begun: Callable[[Exchange], None] | None = None,
     ) -> None:
         super().__init__(name, "http", "", 0, safe_to_retry=True, judges=True)
         self._candidates = list(candidates)
         self._on = on
         self._models = models
         self._call = call
+        self._begun = begun
         self._here: Upstream | None = None
         self._first = 0
         """How many attempts were made before this candidate's."""
@@ -72,6 +75,9 @@ class Plan(Upstream):
 
     def pick(self, exchange: Exchange, tried: Sequence[Attempt]) -> Upstream | None:
         """The next leaf of this candidate; else, after a failure that counts, of the next one."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun(exchange)
         here = self._here
         if here is not None and not self._leave:
             leaf = here.pick(exchange, tried[self._first :])

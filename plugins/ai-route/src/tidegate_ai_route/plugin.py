@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from tidegate.api import (
@@ -17,7 +18,7 @@ from tidegate.api import (
     hook,
 )
 from tidegate.api.formats import AI_CALL, AiCall, ai_call
-from tidegate.api.models import MODELS, Models
+from tidegate.api.models import MODELS, VIRTUAL, Models
 
 from .demand import Demand, demand_of
 from .options import AiRouteConfig, Share, VirtualModel
@@ -73,6 +74,7 @@ class AiRoute(Plugin[AiRouteConfig]):
     def __init__(self, config: AiRouteConfig, context: AddonContext) -> None:
         super().__init__(config, context)
         self._routes = {model.name: Route(model) for model in config.models}
+        self._names = tuple(self._routes)
 
     @hook
     def startup(self, previous: Plugin[Any] | None) -> None:
@@ -81,6 +83,11 @@ class AiRoute(Plugin[AiRouteConfig]):
             for name, route in previous._routes.items():
                 if name in self._routes and self._routes[name].option == route.option:
                     self._routes[name] = route
+
+    @hook
+    def authorize(self, exchange: Exchange) -> None:
+        """Let lists of models show ours."""
+        exchange.stash[VIRTUAL] = self._names
 
     @hook(needs=lambda config: Body(request=True, limit=config.max_body))
     def route(self, exchange: Exchange) -> Upstream | Denial | None:
@@ -103,11 +110,12 @@ class AiRoute(Plugin[AiRouteConfig]):
         chain = route.chain(exchange, call, models, demand)
         if not chain:
             return self._nothing(route, models, demand)
-        plan = Plan(route.option.name, chain, route.option.fallback.on, models, call)
+        option, begun = route.option, None
+        if chosen(exchange, option.mirror):
+            begun = partial(self._mirror, route=route, call=call, models=models)
+        plan = Plan(option.name, chain, option.fallback.on, models, call, begun)
         exchange.stash[PLAN] = plan
         exchange.at_end(self._settle)
-        if route.mirror is not None and chosen(exchange, route.option.mirror):
-            self._mirror(exchange, route, call, models)
         return plan
 
     def _nothing(self, route: Route, models: Models, demand: Demand) -> Denial:
@@ -169,6 +177,13 @@ class AiRoute(Plugin[AiRouteConfig]):
             copy.upstream.release()
         failed = copy.denial is not None or (copy.status or 500) >= 400
         self.context.counters.add("mirrors_failed_total" if failed else "mirrors_answered_total")
+
+    @hook
+    def cli_commands(self, app: Any) -> None:
+        """`tidegate models`."""
+        from .cli import verb
+
+        app.command("models", epilog="Example: tidegate models --json")(verb(self.config))
 
     def explain(self, hook: str, exchange: Exchange) -> str:
         """Which models it has."""
