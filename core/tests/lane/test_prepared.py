@@ -7,9 +7,21 @@ from typing import Any
 import pytest
 from mitmproxy import http
 
-from tidegate.api import AddonConfig, Exchange, Plugin, hook
+from tidegate.api import (
+    AddonConfig,
+    Body,
+    Denial,
+    Event,
+    EventResult,
+    Exchange,
+    Plugin,
+    SseEvent,
+    hook,
+    upstream_from_url,
+)
 from tidegate.api.messages import PreparedHead, PreparedResponse, make_response
-from tidegate.testing import Use
+from tidegate.testing import ScriptedUpstream, Use
+from tidegate.testing.script import body
 
 from .conftest import Answer, Serve
 
@@ -109,3 +121,53 @@ async def test_one_with_a_field_that_can_not_be_sent_is_a_miss(serve: Serve) -> 
         answer = await peer.get("/a")
         assert answer.status == 404  # there is no route
         assert answer.get("b") is None
+
+
+STREAM = b": hello\n\ndata: secret one\n\nevent: x\ndata: two\n\n"
+
+
+class Kept(Plugin):
+    """A cache that has a stream."""
+
+    @hook
+    def cache_lookup(self, exchange: Exchange) -> http.Response:
+        fields = ((b"content-type", b"text/event-stream"),)
+        return make_response(200, b"", fields, STREAM, exchange.now)
+
+
+class Redact(Plugin):
+    """An event transform."""
+
+    @hook
+    def transform_event(self, exchange: Exchange, event: Event) -> EventResult:
+        assert isinstance(event, SseEvent)
+        if event.data == "two" and exchange.path == "/stop":
+            return Denial(403, "stopped", "No.")
+        event.data = event.data.replace("secret", "***")
+        return None
+
+
+class Whole(Plugin):
+    """Needs bodies whole, and so has streams gathered."""
+
+    @hook(needs=Body(response=True))
+    def transform_response(self, exchange: Exchange) -> None:
+        assert exchange.response is not None
+        exchange.response.headers["x-whole"] = "1"
+
+
+async def test_event_hooks_see_a_stream_that_comes_from_a_cache(serve: Serve) -> None:
+    peer = await (await serve(None, Redact, Kept)).connect()
+    answer = await peer.get("/a")
+    assert answer.body == STREAM.replace(b"secret", b"***")
+    assert (await peer.get("/stop")).status == 403
+
+
+async def test_event_hooks_see_a_stream_that_was_gathered(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    upstream.answer(*body(STREAM, headers={"content-type": "text/event-stream"}))
+    peer = await (await serve(upstream_from_url(upstream.url), Redact, Whole)).connect()
+    answer = await peer.get("/a")
+    assert answer["x-whole"] == "1"
+    assert answer.body == STREAM.replace(b"secret", b"***")

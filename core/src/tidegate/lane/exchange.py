@@ -277,7 +277,7 @@ class Carriage:
         exchange = self.exchange
         if exchange.denial is not None:
             self.fail(exchange.denial)
-        elif exchange.from_cache and not self.pipeline.after_cache:
+        elif exchange.from_cache and not (self.pipeline.after_cache or self.pipeline.events):
             response = exchange.response  # a hit that no transform sees
             assert response is not None
             if type(response) is PreparedResponse and send_prepared(self, response):

@@ -39,6 +39,7 @@ from .guard import guarded, watch
 from .messages import PreparedResponse, check_event, check_fields, check_prepared, check_response
 from .needs import Needs
 from .redact import strip_credentials
+from .replay import transform_stream
 from .shadow import note_failure
 from .step import CORE, SafeSink, Step, waits
 
@@ -250,6 +251,8 @@ class Pipeline:
             for sink in exchange.sinks:
                 sink.close(complete=False, trailers=None)
             exchange.sinks = ()
+        elif self.events and not exchange.background:
+            transform_stream(self, exchange)
         return exchange.sinks
 
     def _outer(self, exchange: Exchange) -> tuple[Step, ...]:
