@@ -149,11 +149,19 @@ async def test_a_stream_passes_where_callers_are_told():
     assert said["output"] == 3
 
 
-async def test_an_answer_that_is_none_of_a_model_is_left_alone():
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"orders": []},
+        {"usage": {"disk": 5}, "status": "completed"},
+        {"type": "survey", "content": "Yes.", "text": "Very good."},
+    ],
+)
+async def test_an_answer_that_is_none_of_a_model_is_left_alone(body):
     upstream = upstream_from_url("http://shop.internal")
-    said, done, counters = await note(
-        make_answer(200, '{"orders": []}', JSON), call(body={"order": 1}), upstream=upstream
-    )
+    answer = make_answer(200, json.dumps(body), JSON)
+    asked = call("/surveys/responses", {"order": 1})
+    said, done, counters = await note(answer, asked, upstream=upstream, headers=True)
     assert said is None
     assert AI_SPENT not in done.stash
     assert counters == {}
@@ -180,6 +188,25 @@ async def test_a_call_that_failed_cost_nothing(answer):
     assert (said["finish"], said["cost_usd"], said["input"]) == ("error", 0.0, 0)
     assert counters["failed_calls_total"] == 1
     assert "calls_total" not in counters
+
+
+async def test_bedrocks_invoke_model_says_it_in_the_head():
+    names = ("x-amzn-bedrock-input-token-count", "x-amzn-bedrock-output-token-count")
+    answer = make_answer(200, '{"embeddings": []}', {**JSON, names[0]: "12", names[1]: "3"})
+    upstream = upstream_from_url("https://bedrock-runtime.us-east-1.amazonaws.com")
+    asked = call("/model/us.cohere.embed-v4:0/invoke", {"texts": ["a"]})
+    said, _, _ = await note(answer, asked, upstream=upstream)
+    assert (said["provider"], said["model"]) == ("bedrock", "us.cohere.embed-v4:0")
+    assert (said["input"], said["output"], said["estimated"]) == (12, 3, False)
+
+
+async def test_what_waits_to_be_counted_is_bounded(monkeypatch):
+    monkeypatch.setattr("tidegate_ai_usage.plugin.HELD", 10)
+    monkeypatch.setattr("tidegate_ai_usage.plugin.quick", lambda size, model: False)
+    said, _, counters = await stream(chunk("Hello there."), END, count_prompts=True)
+    assert said["estimated"]
+    assert counters["not_counted_total"] == 1
+    assert counters["calls_total"] == 1
 
 
 class Cache(Plugin):

@@ -72,7 +72,8 @@ class Account:
         answered = response is not None and response.data.status_code < 400
         whole = exchange.outcome in ("", "answered") and (reader is None or reader.complete)
         said = call.usage if call is not None else None
-        if said is not None and whole and call is not None:
+        ended = call is not None and (call.finish or not call.request.stream)
+        if said is not None and call is not None and whole and ended:
             self.usage, self.finish = _copied(said), call.finish
             return True
         if reader is None and self.cached and response is not None:

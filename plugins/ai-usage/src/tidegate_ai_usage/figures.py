@@ -36,6 +36,14 @@ class Usage:
     """How the provider served the call: flex, priority, batch; "" is the usual way."""
 
 
+COUNTS: Final = frozenset(
+    (
+        "prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens",
+        "promptTokenCount", "totalTokenCount", "inputTokens", "outputTokens", "billed_units",
+        "tokens", "inputTokenCount", "outputTokenCount", "prompt_eval_count", "eval_count",
+    )
+)  # fmt: skip
+"""One of these is in every usage object."""
 _WRAPPERS: Final = ("response", "message", "delta", "x_groq", "metadata")
 _TICKS: Final = Decimal(10) ** -10
 """xAI counts money in these."""

@@ -21,10 +21,17 @@ from .tokens import quick
 
 LARGEST: Final = 64 * 1024 * 1024
 """Bytes of a body that is gathered, where an option asks for that."""
+HELD: Final = 64 * 1024 * 1024
+"""Bytes and characters that may wait to be counted; what is beyond stays estimated."""
 MICRO: Final = FEMTO // 1_000_000
 CLOSING: Final = 5.0
 """Seconds that shutdown waits for what is still being counted."""
 COST: Final = b"x-tidegate-cost"
+_HEAD: Final = {
+    b"x-amzn-bedrock-input-token-count": "inputTokenCount",
+    b"x-amzn-bedrock-output-token-count": "outputTokenCount",
+}
+"""Bedrock says what was used in the head of InvokeModel's answers."""
 _BY_MODEL: Final = ("calls_total", "input_tokens_total", "output_tokens_total")
 TOKENS: Final = b"x-tidegate-tokens"
 
@@ -49,6 +56,7 @@ class AiUsage(Plugin[AiUsageConfig]):
         self._keys = {entry.provider: entry.key.get_secret_value() for entry in config.keys}
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="ai-usage")
         self._counting: set[asyncio.Future[Any]] = set()
+        self._held = 0
         self._names: dict[tuple[str, str], tuple[str, ...]] = {}
         self._spent = 0
         """Femto-dollars that are no whole micro-dollar yet."""
@@ -104,11 +112,14 @@ class AiUsage(Plugin[AiUsageConfig]):
         if data.status_code >= 400:
             return None
         fields = data.headers.fields
-        kind = b""
+        kind, raw = b"", {}
         for name, value in fields:
             if len(name) == 12 and name.lower() == b"content-type":
                 kind = value
-        reader = account.reader = Reader(kind.decode("latin-1").lower(), coding_of(fields))
+            elif len(name) in (32, 33) and name.lower() in _HEAD and value.isdigit():
+                raw[_HEAD[name.lower()]] = int(value)
+        content_type = kind.decode("latin-1").lower()
+        reader = account.reader = Reader(content_type, coding_of(fields), raw or None)
         return reader
 
     @hook(needs=_response_needs)
@@ -188,6 +199,11 @@ class AiUsage(Plugin[AiUsageConfig]):
         if uncounted is None:
             self._add_up(account)
             return
+        if self._held + uncounted.size > HELD:
+            self.context.counters.add("not_counted_total")
+            self._add_up(account)
+            return
+        self._held += uncounted.size
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._threads, uncounted.count)
         account.waiting = future
@@ -195,6 +211,7 @@ class AiUsage(Plugin[AiUsageConfig]):
 
         def done(future: asyncio.Future[tuple[int, int, bool, str]]) -> None:
             self._counting.discard(future)
+            self._held -= uncounted.size
             if not future.cancelled() and future.exception() is None:
                 self._counted(account, future.result())
                 self._price(exchange, account)

@@ -18,7 +18,7 @@ from mitmproxy import http
 
 from tidegate.api.coding import Decoder, Undecodable
 
-from .figures import Json, Usage, find, usage_of
+from .figures import COUNTS, Json, Usage, find, usage_of
 from .framing import CUTTERS, Framing, framing_of
 from .texts import words
 
@@ -41,11 +41,14 @@ _FIRST: Final = 2 * 1024
 _LAST: Final = 8 * 1024
 _TAIL_USAGE: Final = re.compile(rb'(?<!\\)"(?:usage|usageMetadata)"\s*:\s*(?=\{)')
 _DECODE: Final = json.JSONDecoder().raw_decode
+_ANSWERS: Final = frozenset(("choices", "candidates", "stop_reason", "stopReason", "done_reason"))
 _FINISHES: Final = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason")
 
 
 class Reader:
     """One answer. A `BodySink`; `settle` may be asked at any time after the last byte.
+
+    `raw` is what the answer's head says of usage already.
 
     Attributes:
         usage: what the provider said, or None.
@@ -64,7 +67,7 @@ class Reader:
         "words",
     )  # fmt: skip
 
-    def __init__(self, content_type: str = "", coding: str = "") -> None:
+    def __init__(self, content_type: str = "", coding: str = "", raw: Json | None = None) -> None:
         self._content_type = content_type
         self._decoder: Decoder | None = None
         self._framing: Framing | None = None
@@ -76,7 +79,7 @@ class Reader:
         self._pieces: list[bytes] = []
         self._size = 0
         self._rest = b""
-        self._raw: Json | None = None
+        self._raw = raw
         self.usage: Usage | None = None
         self.words: list[str] = []
         self.more = 0
@@ -237,7 +240,6 @@ class Reader:
             self._put(word)
 
     def _put(self, word: str) -> None:
-        self.alike = True
         self._kept += len(word)
         if self._kept > WORDS:
             self.more += len(word)
@@ -247,10 +249,9 @@ class Reader:
     def _note(self, value: Json) -> None:
         """Model, finish and usage, where one answer or event says them."""
         usage = find(value)
-        if usage is not None:
+        if usage is not None and not COUNTS.isdisjoint(usage):
             said = {key: one for key, one in usage.items() if one is not None}
             self._raw = said if self._raw is None else {**self._raw, **said}
-            self.alike = True
             if "completion_tokens" in said and self.complete:
                 self.final = True  # of this API it comes last, and not all say how they ended
         if not self.model:
@@ -261,6 +262,7 @@ class Reader:
         finish = _finish_of(value)
         if finish:
             self.finish, self.final = finish, True
+        self.alike = self.alike or self._raw is not None or _is_answer(value)
 
 
 def _is_object(text: bytes) -> bool:
@@ -286,6 +288,14 @@ def _usual(value: Json) -> str | None:
         return None
     word = delta.get("content")
     return word if type(word) is str and (len(delta) == 1 or "role" in delta) else None
+
+
+def _is_answer(value: Json) -> bool:
+    """Whether it has the shape of a model's answer, or of an event of one."""
+    kind = value.get("type")
+    if type(kind) is str and kind.startswith(("response.", "content_block", "message_")):
+        return True
+    return not _ANSWERS.isdisjoint(value)
 
 
 def _text(value: Json, key: str) -> str:
