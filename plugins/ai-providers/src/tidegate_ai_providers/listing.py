@@ -30,8 +30,10 @@ def list_asked(path: str) -> tuple[str, str] | None:
     return None
 
 
-def entries(catalog: Catalog) -> Iterator[tuple[str, Model]]:
-    """Names and models: those that are listed, then the aliases."""
+def entries(catalog: Catalog, virtual: Iterable[str] = ()) -> Iterator[tuple[str, Model]]:
+    """Names and models: those that stand for several, those that are listed, then the aliases."""
+    for name in virtual:
+        yield name, several(name)
     for model in catalog.all():
         yield model.id, model
     for alias in catalog.aliases:
@@ -39,6 +41,11 @@ def entries(catalog: Catalog) -> Iterator[tuple[str, Model]]:
             if (found := catalog.find(alias, kind)) is not None:
                 yield alias, found
                 break
+
+
+def several(name: str) -> Model:
+    """What a list says of a name behind which another plugin chooses among models."""
+    return Model("tidegate", name, "openai-chat")
 
 
 def render(shape: str, rows: Iterable[tuple[str, Model]]) -> dict[str, Any]:

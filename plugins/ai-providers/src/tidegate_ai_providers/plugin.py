@@ -12,14 +12,14 @@ from mitmproxy import http
 
 from tidegate.api import AddonContext, Body, Denial, Exchange, Plugin, Upstream, hook
 from tidegate.api.formats import AiCall, ai_call, find_format, inbound_format
-from tidegate.api.models import MODELS, Model
+from tidegate.api.models import MODELS, VIRTUAL
 
 from .aws import AwsCredentials
 from .catalog import Catalog, Credentials
 from .config import AiProvidersConfig
 from .endpoints import ENDPOINTS, model_named
 from .google import AccessToken, GoogleCredentials
-from .listing import entries, list_asked, one, render
+from .listing import entries, list_asked, one, render, several
 from .needs import missing
 from .pool import KeyPool
 from .refusals import (
@@ -179,11 +179,12 @@ class AiProviders(Plugin[AiProvidersConfig]):
         if asked is None or (not self.catalog.providers and self.config.unknown == "pass"):
             return None
         shape, name = asked
+        virtual = exchange.stash.get(VIRTUAL, ())
         if shape == "openai" and exchange.header("anthropic-version") is not None:
             shape = "anthropic"
         if not name:
-            return _json(render(shape, entries(self.catalog)))
-        found: Model | None = None
+            return _json(render(shape, entries(self.catalog, virtual)))
+        found = several(name) if name in virtual else None
         for kind in ("chat", *{endpoint.kind for endpoint in ENDPOINTS.values()}):
             found = found or self.catalog.find(name, kind)
         return self._unknown(name, "chat") if found is None else _json(one(shape, name, found))
