@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tidegate.api import AddonConfig, AddonContext, Denial, Plugin, hook
+from tidegate.api import AddonConfig, AddonContext, Body, Denial, Plugin, hook
 from tidegate.api.exchange import Exchange
 from tidegate.api.types import Client, SseEvent
 from tidegate.runtime.addon import Addon
 from tidegate.runtime.messages import make_request, make_response
+from tidegate.runtime.step import SafeSink
 
 FORBIDDEN = Denial(403, "forbidden", "No.")
 FIELDS = (
@@ -32,6 +33,15 @@ FIELDS = (
     (b"accept-encoding", b"identity"),
     (b"cookie", b"a=b"),
 )
+
+
+class Whole(Plugin):
+    """A response transform that needs bodies: in shadow mode it sees a copy at the end."""
+
+    @hook(needs=Body(response=True))
+    def transform_response(self, exchange: Exchange) -> None:
+        assert exchange.response is not None
+        exchange.response.headers.fields += ((b"x-size", b"%d" % len(exchange.response.content)),)
 
 
 class Addons(Plugin):
@@ -59,16 +69,29 @@ class Addons(Plugin):
         event.data += "!"
 
 
-HOOKS = ("authorize", "route", "transform_request", "transform_response", "transform_event")
+HOOKS = (
+    *("authorize", "route", "transform_request", "transform_response", "transform_event"),
+    "whole_response",
+)
 ROUND = 200
 
 
 def call_of(shadow: bool, name: str) -> Callable[..., Any]:
     """The bare hook, or what shadow mode made of it."""
-    plugin = Addons(AddonConfig(), AddonContext("bench", Path()))
+    context = AddonContext("bench", Path())
+    whole = name == "whole_response"
+    plugin = Whole(AddonConfig(), context) if whole else Addons(AddonConfig(), context)
+    name = "transform_response" if whole else name
     if not shadow:
         return getattr(plugin, name)  # type: ignore[no-any-return]
-    return Addon("bench", "bench", plugin, mode="shadow").steps[name].call
+    step = Addon("bench", "bench", plugin, mode="shadow", gather=1_000_000).steps[name]
+    if not whole:
+        return step.call
+
+    def passes(exchange: Exchange) -> None:
+        SafeSink(step.call(exchange), step, exchange)  # the body is there: it closes at once
+
+    return passes
 
 
 def exchange_at(name: str) -> Exchange:
@@ -76,7 +99,7 @@ def exchange_at(name: str) -> Exchange:
         b"POST", b"http", b"api.test", "api.test", 80, b"/v1/x", FIELDS, b"{}", 0.0
     )
     exchange = Exchange("id", request, Client("127.0.0.1", 1, "127.0.0.1"), host="api.test")
-    if name in ("transform_response", "transform_event"):
+    if name in ("transform_response", "transform_event", "whole_response"):
         exchange.response = make_response(200, b"OK", FIELDS[2:4], b"{}", 0.0)
     return exchange
 

@@ -15,7 +15,7 @@ from tidegate.api.exchange import Exchange, Shadow
 from tidegate.api.types import BodySink, Denial, Event, Principal, SseEvent, WsMessage
 from tidegate.api.upstream import Upstream
 
-from .changes import changes, untouched, view
+from .changes import View, changes, untouched, view
 from .messages import copy_request, copy_response
 from .step import Step
 
@@ -40,7 +40,7 @@ def shadowed(step: Step, fn: Call, *, peeks: bool = False) -> Call:
         async def call_async(exchange: Exchange) -> object:
             copy = shadow_of(exchange)
             result = await fn(copy)
-            note(step, exchange, exchange, copy, result)
+            note(step, exchange, copy, result, answered(exchange, copy))
             return result if stores else None
 
         return call_async
@@ -48,7 +48,7 @@ def shadowed(step: Step, fn: Call, *, peeks: bool = False) -> Call:
     def call(exchange: Exchange) -> object:
         copy = shadow_of(exchange)
         result = fn(copy)
-        note(step, exchange, exchange, copy, result)
+        note(step, exchange, copy, result, answered(exchange, copy))
         return result if stores else None
 
     return call
@@ -76,14 +76,23 @@ def note_failure(step: Step, exchange: Exchange, error: BaseException) -> None:
         record(step, exchange, "fail", f"{step.hook}: {type(error).__name__}")
 
 
-def note(step: Step, exchange: Exchange, before: Exchange, copy: Exchange, result: object) -> None:
-    """Record what the hook would have done to `before`; its reservations end with the exchange."""
+def note(
+    step: Step,
+    exchange: Exchange,
+    copy: Exchange,
+    result: object,
+    change: Detail | None,
+) -> None:
+    """Record what the hook would have done; its reservations end with the exchange.
+
+    `change` is what it did to the response.
+    """
     for settle in copy.endings:
         if exchange.outcome:  # it has ended meanwhile
             settle(copy)
         else:
             exchange.at_end(lambda _, settle=settle: settle(copy))  # type: ignore[misc]
-    for decision, detail in decisions(before, copy, result):
+    for decision, detail in decisions(exchange, copy, result, change):
         record(step, exchange, decision, detail)
 
 
@@ -155,7 +164,9 @@ def shadow_of(exchange: Exchange) -> Exchange:
     return copy
 
 
-def decisions(exchange: Exchange, copy: Exchange, result: object) -> list[tuple[str, Detail]]:
+def decisions(
+    exchange: Exchange, copy: Exchange, result: object, change: Detail | None
+) -> list[tuple[str, Detail]]:
     """What a hook that returned `result` and left `copy` would have done to `exchange`."""
     out: list[tuple[str, Detail]] = []
     match result:
@@ -173,21 +184,26 @@ def decisions(exchange: Exchange, copy: Exchange, result: object) -> list[tuple[
             out.append(("answer", str(result.status_code)))
         case _:
             out.append(("fail", errors.PLUGIN_INVALID_OUTPUT.code))
-    response = exchange.response
-    change = told("request", exchange.request, copy.request)
-    if change is not None:
-        out.append(("change", change))
-    change = None if response is None else told("response", response, copy.response)
-    if change is not None:
-        out.append(("change", change))
+    requested = told("request", exchange.request, copy.request)
+    out += [("change", found) for found in (requested, change) if found is not None]
     return out
+
+
+def answered(exchange: Exchange, copy: Exchange) -> Detail | None:
+    """What a hook did to the response of a copy."""
+    response = exchange.response
+    return None if response is None else told("response", response, copy.response)
 
 
 def told(what: str, message: Any, copy: Any) -> Detail | None:
     """A function that tells the changes of a copy (to hash values takes time), or None."""
     if untouched(message, copy):
         return None
-    before, after = view(message), view(copy)
+    return compared(what, view(message), view(copy))
+
+
+def compared(what: str, before: View, after: View) -> Detail | None:
+    """The same of what was seen of a message, before and after."""
     if before == after:
         return None
     return lambda: f"{what}: {', '.join(changes(before, after))}"

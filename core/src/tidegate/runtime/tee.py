@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from types import CoroutineType
 from typing import Any
 
 from mitmproxy import http
@@ -11,9 +12,10 @@ from mitmproxy import http
 from tidegate.api import errors
 from tidegate.api.exchange import Exchange
 
+from .changes import view
 from .coding import TooLarge, Undecodable, within
 from .guard import guarded
-from .shadow import note, note_failure, record, shadow_of
+from .shadow import compared, note, note_failure, record, shadow_of
 from .step import Step
 
 type Late = Callable[[Exchange, Coroutine[Any, Any, None]], None]
@@ -51,8 +53,10 @@ class Tee:
         self._exchange = exchange
         self._limit = limit
         self._late = late
-        self._before = shadow_of(exchange)
         self._copy = shadow_of(exchange)
+        assert exchange.response is not None
+        data = exchange.response.data  # transforms listed before this addon change it yet
+        self._before = data.headers.fields, data.status_code
         self._chunks: list[bytes] = []
         self._size = 0
 
@@ -73,12 +77,11 @@ class Tee:
             return
         content = b"".join(self._chunks)
         self._chunks.clear()
-        for exchange in (self._before, self._copy):
-            assert exchange.response is not None
-            exchange.response.data.content = content
-            exchange.response.data.trailers = trailers
+        assert self._copy.response is not None
+        data = self._copy.response.data
+        data.content, data.trailers = content, trailers
         try:
-            within(self._before.response.data.headers.fields, content, self._limit)  # type: ignore[union-attr]
+            within(self._before[0], content, self._limit)
         except (TooLarge, Undecodable):
             record(self._step, self._exchange, "fail", errors.UPSTREAM_BODY_TOO_LARGE.code)
             return
@@ -87,12 +90,18 @@ class Tee:
         except Exception as error:
             note_failure(self._step, self._exchange, error)
             raise
-        if asyncio.iscoroutine(result):
-            self._late(self._exchange, self._wait(result))
+        if type(result) is CoroutineType:
+            self._late(self._exchange, self._wait(result, content))
         else:
-            note(self._step, self._exchange, self._before, self._copy, result)
+            self._note(result, content)
 
-    async def _wait(self, coro: Coroutine[Any, Any, Any]) -> None:
+    def _note(self, result: object, content: bytes) -> None:
+        fields, status = self._before
+        before = (fields, content, None, None, status)
+        change = compared("response", before, view(self._copy.response))
+        note(self._step, self._exchange, self._copy, result, change)
+
+    async def _wait(self, coro: Coroutine[Any, Any, Any], content: bytes) -> None:
         try:
             async with asyncio.timeout(HOOK):
                 result = await guarded(coro, self._step)
@@ -100,4 +109,4 @@ class Tee:
             note_failure(self._step, self._exchange, error)
             self._step.counters.add("hook_failures_total")
         else:
-            note(self._step, self._exchange, self._before, self._copy, result)
+            self._note(result, content)
