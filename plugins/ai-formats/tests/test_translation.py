@@ -128,7 +128,8 @@ def answer_of(provider, text="Hello"):
 
 
 def test_formats_are_found_by_their_entry_points():
-    assert list(format_names()) == sorted(NAMES)
+    chat = [name for name in format_names() if find_format(name).kind == "chat"]
+    assert chat == sorted(NAMES)
     codec = find_format("openai-chat").translation(find_format("openai-chat/mistral"))
     assert isinstance(codec, Codec)
     for name in ("smoke-signals", "openai-chat/klingon", "gemini/latin"):

@@ -139,6 +139,10 @@ class AiFormat(ErrorShape, Protocol):
     @property
     def family(self) -> str: ...
 
+    @property
+    def kind(self) -> str:
+        """chat, embeddings, images, speech, transcription, moderations, rerank, count-tokens."""
+
     def parse_request(self, body: dict[str, Any], path: str = "") -> AiRequest:
         """The request in a JSON object, which the parser takes apart. ValueError: it is none."""
 
@@ -176,17 +180,54 @@ _INBOUND: Final = (
     (r"/v2/chat", "cohere-chat"),
     (r"/api/chat", "ollama-chat"),
 )
-_PATHS: Final = re.compile("|".join(f"({path})" for path, _ in _INBOUND))
+_OPENAI: Final = r"(?:/openai)?(?:/v\d+|/deployments/[^/]+)?"
+_GOOGLE: Final = r"/v1(?:beta\d*)?/.*models/[^/:]+"
+_ENDPOINTS: Final = (
+    (_OPENAI + r"/embeddings", "openai-embeddings"),
+    (_GOOGLE + r":(?:batchEmbedContents|embedContent)", "gemini-embeddings"),
+    (_GOOGLE + r":predict", "vertex-embeddings"),
+    (r"/v2/embed", "cohere-embeddings"),
+    (r"/api/embed", "ollama-embeddings"),
+    (r"/v2/rerank", "cohere-rerank"),
+    (_OPENAI + r"/rerank", "jina-rerank"),
+    (_OPENAI + r"/images/(?:generations|edits|variations)", "openai-images"),
+    (_OPENAI + r"/audio/speech", "openai-speech"),
+    (_OPENAI + r"/audio/(?:transcriptions|translations)", "openai-transcription"),
+    (_OPENAI + r"/moderations", "openai-moderations"),
+    (r"(?:/v\d+)?/messages/count_tokens", "anthropic-count-tokens"),
+    (_GOOGLE + r":countTokens", "gemini-count-tokens"),
+    (r"(?:/openai)?(?:/v\d+)?/responses/input_tokens", "openai-count-tokens"),
+    (r"(?:/openai)?/v1/models(?:/.+)?", "openai-models"),
+    (r"/v1beta/models(?:/[^:]+)?", "gemini-models"),
+)
+
+
+def _one_of(table: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
+    return re.compile("|".join(f"({path})" for path, _ in table))
+
+
+_PATHS: Final = _one_of(_INBOUND)
+_OTHERS: Final = _one_of(_ENDPOINTS)
 
 
 def inbound_format(path: str) -> str | None:
-    """The format that callers of `path` speak; None: it is no model API's path.
+    """The format that callers of `path` chat in; None: it is no such path.
 
     >>> inbound_format("/v1/chat/completions")
     'openai-chat'
     """
     found = _PATHS.fullmatch(path)
     return None if found is None or found.lastindex is None else _INBOUND[found.lastindex - 1][1]
+
+
+def inbound_endpoint(path: str) -> str | None:
+    """The format of a call to a model that is no chat: embeddings, images, … None: it is none.
+
+    >>> inbound_endpoint("/v1/embeddings")
+    'openai-embeddings'
+    """
+    found = _OTHERS.fullmatch(path)
+    return None if found is None or found.lastindex is None else _ENDPOINTS[found.lastindex - 1][1]
 
 
 def ai_call(exchange: Exchange) -> AiCall | None:
@@ -206,12 +247,50 @@ def ai_call(exchange: Exchange) -> AiCall | None:
     return call
 
 
+def endpoint_call(exchange: Exchange) -> AiCall | None:
+    """As `ai_call`, of calls that are no chat. Of a form (RFC 7578) the fields are the request.
+
+    Needs `Body(request=True)`. ValueError: the body is not a request of that format.
+    """
+    call = exchange.stash.get(AI_CALL)
+    if call is None and exchange.request.data.method == b"POST":
+        name = inbound_endpoint(exchange.path)
+        if name is not None:
+            request = find_format(name).parse_request(_fields_of(exchange), exchange.path)
+            call = exchange.stash[AI_CALL] = AiCall(name, request)
+    return call
+
+
+def _fields_of(exchange: Exchange) -> dict[str, Any]:
+    """The JSON object of a body, or the text fields of a form."""
+    request = exchange.request
+    if (exchange.header("content-type") or "").lower().startswith("multipart/form-data"):
+        fields = request.multipart_form.items(multi=True)
+        names = [name for name, _ in fields]
+        if names.count(b"model") != 1:
+            raise ValueError("the form has no field `model`, or several")
+        return {name.decode(): value.decode("utf-8", "replace") for name, value in fields
+                if len(value) <= _FIELD}  # fmt: skip
+    body = orjson.loads(request.content or b"")
+    if not isinstance(body, dict):
+        raise ValueError("the body is not a JSON object")
+    return body
+
+
+_FIELD: Final = 4096
+"""Bytes of a form's field that are text of a parameter; what is longer is a file."""
+
+
+def _shape_of(path: str) -> ErrorShape | None:
+    """How errors are said at a path; None: it is no model API's, or its format not installed."""
+    name = inbound_format(path) or inbound_endpoint(path)
+    return find_format(name) if name in format_names() else None
+
+
 def error_body(path: str, denial: Denial, request_id: str) -> bytes | None:
     """An error as callers of a model API's `path` expect it; None: it is no such path."""
-    name = inbound_format(path)
-    if name is None or name not in format_names():
-        return None
-    return find_format(name).error_body(denial, request_id)
+    shape = _shape_of(path)
+    return None if shape is None else shape.error_body(denial, request_id)
 
 
 def error_end(exchange: Exchange, denial: Denial, *, events: bool) -> bytes | None:
@@ -222,10 +301,8 @@ def error_end(exchange: Exchange, denial: Denial, *, events: bool) -> bytes | No
     call = exchange.stash.get(AI_CALL)
     if call is not None and call.cut is not None:
         return call.cut(denial)
-    name = inbound_format(exchange.path) if events else None
-    if name is None or name not in format_names():
-        return None
-    return find_format(name).error_end(denial, exchange.id)
+    shape = _shape_of(exchange.path) if events else None
+    return None if shape is None else shape.error_end(denial, exchange.id)
 
 
 @cache

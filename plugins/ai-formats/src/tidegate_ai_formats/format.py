@@ -49,6 +49,7 @@ class Format(ABC):
 
     name: ClassVar[str]
     family: ClassVar[str]
+    kind: ClassVar[str] = "chat"
     framing: ClassVar[Framing] = "sse"
     stream_type: ClassVar[str] = "text/event-stream"
 

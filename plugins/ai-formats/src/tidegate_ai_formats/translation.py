@@ -9,6 +9,7 @@ format writes it anew, and does not parse it again. Writers therefore change not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -76,7 +77,7 @@ class Translation:
         except (InvalidRequest, Untranslatable) as error:
             return self._refused(error)
         data.path = target.encode("latin-1")
-        data.headers.fields = _fields(data.headers.fields, b"application/json")
+        data.headers.fields = put_body(data.headers.fields, b"application/json")
         return request
 
     def _encode(self, exchange: Exchange, content: bytes, path: str) -> tuple[bytes, str]:
@@ -179,7 +180,7 @@ class Translation:
             return self._decode_stream(response, content, state)
         try:
             body = load_object(content, "the answer")
-            failure = failure_in(self.provider, body)
+            failure = failure_in(self.provider.parse_error, body)
             if failure is not None:
                 return response if state.passes else self._put_failure(response, failure, state)
             answer = self.provider.parse_response(body)
@@ -247,7 +248,7 @@ class Translation:
     def _put(response: http.Response, content: bytes, kind: bytes, state: _State) -> None:
         data = response.data
         data.content = content
-        data.headers.fields = _fields(data.headers.fields, kind)
+        data.headers.fields = put_body(data.headers.fields, kind)
         if state.losses.warnings:
             state.call.warnings = [str(warning) for warning in state.losses.warnings]
             header = (WARNINGS.encode(), state.losses.header().encode())
@@ -278,14 +279,14 @@ class Translation:
         return ended
 
 
-def failure_in(provider: Format, body: Json) -> Failure | None:
+def failure_in(parse_error: Callable[[int, Any], Failure], body: Json) -> Failure | None:
     """The error that an answer with status 200 holds in place of one: some providers send such."""
     error = body.get("error")
     if not error:
         return None
     code = error.get("code") if isinstance(error, dict) else None
     status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-    return provider.parse_error(status, body)
+    return parse_error(status, body)
 
 
 def orjson_bytes(value: object) -> bytes:
@@ -305,9 +306,10 @@ def _renamed(content: bytes, model: str) -> bytes:
     return orjson_bytes(body)
 
 
-def _fields(
+def put_body(
     fields: tuple[tuple[bytes, bytes], ...], kind: bytes
 ) -> tuple[tuple[bytes, bytes], ...]:
+    """Fields of a message whose body is another now, of the content type `kind`."""
     kept = [field for field in fields if field[0].lower() not in _OF_THE_BODY]
     kept.append((b"content-type", kind))
     return tuple(kept)

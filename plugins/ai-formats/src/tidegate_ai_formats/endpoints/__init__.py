@@ -1,0 +1,1 @@
+"""Calls besides chat: embeddings, reranking, counting tokens; and those that only pass."""
