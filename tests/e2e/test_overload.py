@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tidegate.testing import Gateway, ScriptedUpstream
 
-from .raw import Raw
+from .raw import Answer, Raw
 
 FILES = 256
 CLIENTS = 400
@@ -64,3 +66,42 @@ async def test_clients_beyond_the_file_limit_are_refused_and_the_gateway_recover
                 break
             await asyncio.sleep(0.1)
         assert last == 200
+
+
+def with_memory(upstream: ScriptedUpstream, limit: str) -> str:
+    return (
+        f'[gateway]\nworkers = 1\nlimits = {{ memory = "{limit}" }}\n\n'
+        '[[addon]]\nuse = "route-static"\n'
+        f'routes = [{{ path = "/", upstream = "{upstream.url}" }}]\n'
+    )
+
+
+async def until_status(running: Gateway, status: int) -> Answer:
+    """The first answer with a status."""
+    async with asyncio.timeout(20):
+        while True:
+            async with Raw(running.url) as raw:
+                await raw.send(GET)
+                answer = await raw.answer()
+            if answer.status == status:
+                return answer
+            await asyncio.sleep(0.1)
+
+
+async def test_a_worker_over_its_memory_refuses_new_work_and_recovers(
+    tmp_path: Path, upstream: ScriptedUpstream, carrier: str
+) -> None:
+    async with Gateway(
+        tmp_path / "node", with_memory(upstream, "1MiB"), carrier=carrier
+    ) as running:
+        refused = await until_status(running, 503)
+        assert json.loads(refused.body)["error"]["code"] == "overloaded"
+        assert refused.get("retry-after") == "1"
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"{running.status_url}/-/healthy")).status_code == 200
+        await running.reload(
+            with_memory(upstream, "4GiB").replace(
+                "[gateway]", f'[gateway]\ncarrier = "{carrier}"', 1
+            )
+        )
+        assert (await until_status(running, 200)).body == b"ok"

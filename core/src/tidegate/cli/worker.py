@@ -21,6 +21,7 @@ from tidegate.engine import Engine, run
 from tidegate.engine.master import StartError
 from tidegate.runtime.guard import watch
 from tidegate.runtime.lifecycle import Generation, Host, Runtime
+from tidegate.runtime.load import resident_bytes
 from tidegate.runtime.problems import ConfigError, Problem
 from tidegate.runtime.settings import Settings
 
@@ -170,15 +171,6 @@ def make_engine(runtime: Runtime, settings: Settings, *, first: bool) -> Engine:
     from tidegate.lane import Lane
 
     return Engine(runtime, settings, lane=Lane(runtime, settings), first=first)
-
-
-def resident_bytes() -> int:
-    """Memory of this process that is in RAM."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:  # no /proc (macOS): the most that it ever was
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def settle() -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mitmproxy import http
 from mitmproxy.net.http.validate import validate_headers
@@ -20,6 +21,7 @@ from tidegate.api.types import Client, Denial
 from tidegate.api.upstream import Attempt
 from tidegate.runtime.drive import drive, run_until_wait
 from tidegate.runtime.heads import HeadError, TrustedProxies, open_exchange
+from tidegate.runtime.load import Load
 from tidegate.runtime.messages import Fields
 from tidegate.runtime.pipeline import Pipeline
 
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tidegate.engine")
 
+TICK: Final = 0.25
+"""Seconds between looks at deadlines and at the load."""
+
 type Phase = Callable[[Bridge, Call, http.HTTPFlow], Coroutine[Any, Any, None]]
 
 
@@ -47,11 +52,13 @@ class Bridge:
         self.active = 0
         self.parting = False
         self.draining = False
-        self.proxies = TrustedProxies(master.gateway.trusted_proxies)
+        self.load = Load(TICK, time.monotonic())
+        self.reconfigure()
 
     def reconfigure(self) -> None:
         """Take new settings over, for exchanges that begin now."""
         self.proxies = TrustedProxies(self.master.gateway.trusted_proxies)
+        self.load.configure(self.master.gateway)
 
     def closed(self) -> None:
         """A call is over."""
@@ -236,6 +243,8 @@ async def _head(bridge: Bridge, call: Call, flow: http.HTTPFlow) -> None:
     length = known or 0
     if length > allowed:
         bridge.deny(call, flow, errors.BODY_TOO_LARGE.denial())
+    elif bridge.load.shedding:
+        bridge.deny(call, flow, errors.OVERLOADED.denial(retry_after=1.0))
     elif not await bridge.drive(call, pipeline.request(exchange, 0, pipeline.body_at)):
         await bridge.answer_here(call, flow)
     elif pipeline.gathers(exchange, None if "expect" in flow.request.headers else known):

@@ -13,13 +13,12 @@ from typing import Any, Final
 from tidegate.runtime.lifecycle import LAST_CALL, Runtime
 from tidegate.runtime.settings import Settings
 
+from .bridge import TICK
 from .lanes import Lane
 from .master import Master
 
 log = logging.getLogger("tidegate.engine")
 
-TICK: Final = 0.25
-"""Seconds between looks at the deadlines of connections."""
 GRACE: Final = 1.0
 """Seconds for the last bytes of exchanges that a drain ends."""
 
@@ -143,9 +142,11 @@ class Engine:
         await master.done()
 
     async def _sweep(self, master: Master) -> None:
+        load = master.bridge.load
         while True:
             await asyncio.sleep(TICK)
             now = time.monotonic()
+            load.tick(now)
             for handler in master.handlers:
                 try:
                     handler.check(now, draining=master.bridge.draining)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from tidegate.api import errors
 from tidegate.runtime.heads import TrustedProxies
 from tidegate.runtime.lifecycle import Runtime
+from tidegate.runtime.load import Load
 from tidegate.runtime.settings import Listener, Settings
 
 from .client import ClientConnection
@@ -29,8 +30,6 @@ LINGERERS: Final = 256
 """Connections over the limit that get to read their refusal at a time."""
 TICK: Final = 0.25
 """Seconds between looks at the deadlines: how late one may be noticed."""
-LAG: Final = 0.25
-"""Seconds that a tick may be late; twice in a row, and new requests are shed."""
 HOUSEKEEPING: Final = 8
 """Ticks between looks at idle upstream connections and certificate files."""
 FLUSH: Final = 1.0
@@ -65,10 +64,10 @@ class Lane:
         self.pool = Pool(settings.base, self.outbox)
         self.active = 0
         self.draining = False
-        self.shedding = False
         self.now = self.pool.now = time.monotonic()
         self._ticks = 0
-        self._late = 0
+        self.load = Load(TICK, self.now)
+        self.shedding = False
         self._tls: dict[str, ServerTls] = {}
         self._configure(settings)
         self._timer = self.loop.call_later(TICK, self._tick)
@@ -78,6 +77,7 @@ class Lane:
         gateway = settings.gateway
         deadlines, limits = gateway.deadlines, gateway.limits
         self.settings = settings
+        self.load.configure(gateway)
         self.paths = gateway.paths
         self.forwarding = gateway.forwarding
         self.proxies = TrustedProxies(gateway.trusted_proxies)
@@ -128,10 +128,8 @@ class Lane:
     # -- the clock ------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        before = self.now
         now = self.now = self.pool.now = time.monotonic()
-        self._late = self._late + 1 if now - before > TICK + LAG else 0
-        self.shedding = self._late >= 2
+        self.shedding = self.load.tick(now)
         self._timer = self.loop.call_later(TICK, self._tick)
         due = [c for c in self.clients if now >= c.deadline or now >= c.stall or now >= c.total]
         for connection in due:

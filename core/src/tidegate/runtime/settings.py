@@ -102,7 +102,9 @@ class Deadlines(Model):
 class Limits(Model):
     """How much there may be. `gather`: a body that a hook must see whole, decoded, where the
     hook names no limit. `body`: any request body. `connections`: per worker. `requests`: on one
-    HTTP/2 connection, whose client is then asked to open another."""
+    HTTP/2 connection, whose client is then asked to open another. `memory` (of a worker, 0: its
+    part of 85 % of the machine's) and `lag` (of its event loop): beyond them it takes no new work.
+    """
 
     head: ByteSize = 32 * 1024
     fields: int = 100
@@ -112,6 +114,8 @@ class Limits(Model):
     connections: int = 10_000
     requests: int = Field(default=1000, ge=1)
     log_queue: int = 10_000
+    memory: ByteSize = 0
+    lag: Duration = 0.25
 
 
 class Explain(Model):
