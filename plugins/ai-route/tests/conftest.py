@@ -31,6 +31,7 @@ class Providers(Plugin):
 
     class Config(AddonConfig):
         models: dict[str, Any]
+        policy: str = "drop-and-warn"
 
     def __init__(self, config: Any, context: Any) -> None:
         super().__init__(config, context)
@@ -56,7 +57,7 @@ class Providers(Plugin):
         key = model.id, call.format
         if key not in self._upstreams:
             codec = find_format(call.format).translation(
-                find_format(model.format), model=model.name
+                find_format(model.format), model=model.name, policy=self.config.policy
             )
             self._upstreams[key] = upstream_from_url(
                 self._urls[model.id],
@@ -101,10 +102,13 @@ class Setup:
     @staticmethod
     @asynccontextmanager
     async def running(
-        models: list[dict[str, Any]], known: dict[str, Any], *others: Use
+        models: list[dict[str, Any]],
+        known: dict[str, Any],
+        *others: Use,
+        policy: str = "drop-and-warn",
     ) -> AsyncIterator[Running]:
         """A lane whose `known` models stand behind the virtual `models`."""
-        providers = Use(Providers, {"models": known})
+        providers = Use(Providers, {"models": known, "policy": policy})
         async with Harness(*others, route_use(models), providers, routed=False) as harness:
             settings = harness.runtime.current.settings
             lane = Lane(harness.runtime, settings)

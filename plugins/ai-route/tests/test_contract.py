@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import pytest
+import typer
+from tidegate_ai_route.cli import verb
+from typer.testing import CliRunner
 
 from tidegate.api import Exchange, Plugin, Upstream, hook, upstream_from_url
 from tidegate.api.formats import AiCall
 from tidegate.api.models import MODELS, Model
+from tidegate.runtime.registry import available
 from tidegate.testing import Use, make_exchange
 from tidegate.testing.contracts import PluginContract, RouteContract
 
@@ -59,3 +66,32 @@ class TestPlugin(Common, PluginContract):
 class TestRoute(Common, RouteContract):
     def unrouted_exchange(self) -> Exchange | None:
         return chat("another")
+
+
+def test_the_verb_shows_the_models_of_the_configuration():
+    config = available()["ai-route"].load().Config.model_validate({"models": MODELS_HERE})
+    app = typer.Typer()
+    app.command()(verb(config))
+    table = CliRunner().invoke(app, [])
+    assert table.exit_code == 0
+    assert "weighted" in table.output
+    assert "3 x b/two" in table.output
+    told = json.loads(CliRunner().invoke(app, ["--json"]).output)
+    assert [target["model"] for target in told[0]["targets"]] == ["a/one", "b/two"]
+
+
+@pytest.mark.parametrize(
+    ("models", "reason"),
+    [
+        ([], "at least 1 item"),
+        ([{"name": "a", "targets": []}], "at least 1 item"),
+        ([{"name": "a", "targets": ["x/y", "x/y"]}], "'x/y' is named twice"),
+        ([{"name": "a", "targets": ["b"]}, {"name": "b", "targets": ["x/y"]}], "virtual model"),
+        ([{"name": "a", "targets": ["x/y"]}, {"name": "a", "targets": ["x/y"]}], "called 'a'"),
+        ([{"name": "a", "targets": ["x/y"], "canary": {"model": "x/z", "percent": 200}}], "100"),
+        ([{"name": "a", "targets": ["x/y"], "fallback": {"on": ["sunshine"]}}], "rate-limit"),
+    ],
+)
+def test_what_is_wrong_with_a_configuration_is_told(models, reason):
+    with pytest.raises(ValueError, match=reason):
+        available()["ai-route"].load().Config.model_validate({"models": models})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import AsyncExitStack
 
+import httpx
 import openai
 import pytest
 from tidegate_ai_route.failures import failure_of
@@ -149,6 +150,35 @@ async def test_a_prompt_too_long_is_not_sent_to_a_smaller_model(setup, pair):
         with pytest.raises(openai.BadRequestError, match="maximum context length"):
             await running.ask()
     assert pair[1].requests == []
+
+
+async def test_what_one_providers_api_cant_say_goes_to_one_that_can(setup, pair):
+    pair[0].answer(*answer("exact"))
+    models = [
+        {"name": "smart", "targets": ["b/two", "a/one"]},
+        {"name": "only", "targets": ["b/two"]},
+    ]
+    async with setup.running(models, known(pair), policy="strict") as running:
+        done = await running.ask(frequency_penalty=1)
+        assert done.choices[0].message.content == "exact"
+        with pytest.raises(openai.BadRequestError, match="frequency_penalty"):
+            await running.ask(model="only", frequency_penalty=1)
+    assert pair[1].requests == []
+
+
+async def test_callers_of_another_api_have_fallbacks_too(setup, pair):
+    pair[0].answer(*scripts.json({"error": {"message": "down"}}, 500))
+    body = {"model": "smart", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    async with (
+        setup.running(smart(), known(pair)) as running,
+        httpx.AsyncClient(base_url=running.url, trust_env=False) as client,
+    ):
+        done = await client.post("/v1/messages", json=body)
+        assert done.json()["content"][0]["text"] == "from another provider"
+        pair[1].answer(*scripts.json({"type": "error", "error": {"message": "full"}}, 529))
+        failed = await client.post("/v1/messages", json=body)
+    assert failed.status_code == 529
+    assert failed.json()["type"] == "error"
 
 
 async def test_when_all_fail_the_caller_gets_the_last_answer_in_its_own_shape(setup, pair):

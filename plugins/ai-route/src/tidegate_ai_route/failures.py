@@ -17,10 +17,12 @@ type Failure = Literal[
     "content-policy",
     "auth",
     "unknown-model",
+    "untranslatable",
     "invalid-request",
 ]
 """`server-error`: a status of 500 and up, and no answer at all. `auth`: the provider does not
-take our key, or asks for money. `invalid-request`: any other fault of the request."""
+take our key, or asks for money. `untranslatable`: the provider's format can't say the request.
+`invalid-request`: any other fault of the request."""
 
 FAILURES: Final[tuple[Failure, ...]] = tuple(
     name for name in get_args(Failure.__value__) if name != "invalid-request"

@@ -126,8 +126,11 @@ class Plan(Upstream):
 
     def rejects(self, exchange: Exchange, attempt: Attempt, response: http.Response) -> bool:
         """Whether another attempt is made instead of passing an error on."""
-        status = attempt.status or response.status_code  # the provider's own, if it answered
-        self.failures.append(failure_of(status, response.get_content(strict=False)))
+        if attempt.connected == 0.0:
+            self.failures.append("untranslatable")  # the codec's answer: nothing was sent
+        else:
+            status = attempt.status or response.status_code  # the provider's own
+            self.failures.append(failure_of(status, response.get_content(strict=False)))
         here = self._here
         if here is not None and here.judges and here.rejects(exchange, attempt, response):
             return True
