@@ -16,7 +16,7 @@ from .config import AiProvidersConfig, ProviderConfig
 from .editing import with_provider, without_provider
 from .known import Known, known
 from .source import profile_of
-from .trial import Outcome, model_to_try, try_model
+from .trial import Outcome, first_offered, model_to_try, try_model
 
 if TYPE_CHECKING:
     from .plugin import AiProviders
@@ -143,7 +143,7 @@ def ask(addon: AiProviders, name: str, model: str) -> Outcome:
     if provider is None:
         here = ", ".join(addon.catalog.providers) or "none"
         raise ValueError(f"no provider is named {name!r}; here are: {here}")
-    found = model_to_try(provider, example_of(provider.known), model)
+    found = model_to_try(provider, example_of(provider.known), model) or first_offered(provider)
     return no_model(name) if found is None else try_model(addon.catalog, found)
 
 

@@ -25,7 +25,8 @@ NAME = r"^[a-z0-9][a-z0-9._-]*$"
 
 
 def _url(url: str) -> str:
-    parse_url(url)
+    if "${" not in url:  # else it is that of a provider whose `if_env` is not set: off
+        parse_url(url)
     return url
 
 

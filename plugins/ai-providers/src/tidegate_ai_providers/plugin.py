@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -37,8 +38,13 @@ FIRST_TOKEN: Final = 5.0
 """Seconds that a starting worker waits for access tokens, so that the first call has one."""
 
 
-def _body(config: AiProvidersConfig) -> Body:
-    return Body(request=True, limit=config.body)
+def _body(config: AiProvidersConfig) -> Body | None:
+    """Bodies are gathered where a provider is on: none, and the addon costs nothing."""
+    try:
+        on = bool(ConfiguredSource(config, os.environ, Path()).providers())
+    except ValueError:  # a file that is elsewhere: the addon itself will say
+        on = True
+    return Body(request=True, limit=config.body) if on else None
 
 
 class AiProviders(Plugin[AiProvidersConfig]):
@@ -114,6 +120,8 @@ class AiProviders(Plugin[AiProvidersConfig]):
     def route(self, exchange: Exchange) -> Upstream | http.Response | Denial | None:
         """To the model that a call names."""
         path, method = exchange.path, exchange.request.data.method
+        if not self.catalog.providers and self.config.unknown == "pass":
+            return None
         if method == b"GET":
             return self._list(exchange, path)
         if method != b"POST":
@@ -176,7 +184,7 @@ class AiProviders(Plugin[AiProvidersConfig]):
 
     def _list(self, exchange: Exchange, path: str) -> http.Response | Denial | None:
         asked = list_asked(path)
-        if asked is None or (not self.catalog.providers and self.config.unknown == "pass"):
+        if asked is None:
             return None
         shape, name = asked
         virtual = exchange.stash.get(VIRTUAL, ())

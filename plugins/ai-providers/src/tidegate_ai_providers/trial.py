@@ -15,8 +15,9 @@ from tidegate.api import Client, Exchange
 from tidegate.api.formats import AI_CALL, ai_call
 from tidegate.api.models import Model
 
-from .catalog import Catalog
+from .catalog import NO_KEY, Catalog, fields_of
 from .google import AccessToken
+from .known import COMPATIBLE
 from .pool import KeyPool
 from .source import Provider
 
@@ -48,6 +49,23 @@ def model_to_try(provider: Provider, example: str, asked: str = "") -> Model | N
         return next((model for model in found if model is not None), None)
     first = (m for kind in kinds for m in provider.models if m.kind == kind)
     return next(first, None)
+
+
+def first_offered(provider: Provider, timeout: float = 10.0) -> Model | None:
+    """The first model that a compatible server lists; None: it lists none, or can't be asked."""
+    import httpx2
+
+    if provider.kind != COMPATIBLE or not provider.open:
+        return None
+    key = provider.keys[0] if provider.keys else NO_KEY
+    try:
+        answer = httpx2.get(
+            f"{provider.url}/models", headers=list(fields_of(provider, key)), timeout=timeout
+        )
+        name = orjson.loads(answer.content)["data"][0]["id"]
+    except (httpx2.HTTPError, ValueError, LookupError, TypeError):
+        return None
+    return provider.model(str(name), "chat")
 
 
 def try_model(catalog: Catalog, model: Model, timeout: float = 60.0) -> Outcome:
