@@ -190,7 +190,7 @@ def with_policies(settings: Settings, source: Source) -> Settings:
 
 def routes_by_name(use: str) -> bool:
     """Whether a plugin's name says that it routes, or answers where nothing else does."""
-    return use == LOCAL_MODEL or use.startswith(("route-", "demo-"))
+    return use in (LOCAL_MODEL, "ai-providers", "ai-route") or use.startswith(("route-", "demo-"))
 
 
 def policy(settings: Settings) -> list[Problem]:
