@@ -192,3 +192,20 @@ async def test_without_the_request_a_prompt_is_estimated_from_its_length(tmp_pat
         said = await note(gateway)
         assert said["estimated"]
         assert 300 < said["input"] < 600
+
+
+async def test_a_drain_that_ends_a_stream_leaves_its_figures_in_the_log(tmp_path, carrier):
+    async with ScriptedUpstream() as upstream:
+        config = CONFIG.format(url=upstream.url, provider="openai", headers="false", prompts="true")
+        config = f'[gateway]\ndeadlines = {{ drain = "1s" }}\n{config}'
+        async with Gateway(tmp_path, config, carrier=carrier) as gateway:
+            head = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
+            event = scripts.chunk(f"data: {chunk('Hello there.')}\n\n".encode())
+            upstream.answer(scripts.head(200, head), event, scripts.silence())
+            async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="k") as client:
+                stream = await client.chat.completions.create(**ASKED, stream=True)
+                one = await anext(aiter(stream))
+                assert one.choices[0].delta.content == "Hello there."
+                await gateway.stop()
+            said = await note(gateway)
+            assert (said["input"], said["output"], said["finish"]) == (9, 4, None)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
 from pydantic import ValidationError
 from tidegate_ai_usage.config import AiUsageConfig, PriceConfig
 from tidegate_ai_usage.figures import Usage
 from tidegate_ai_usage.prices import FEMTO, Price, Prices, Rates, dollars
+from tidegate_ai_usage.providers import PROVIDERS
 
 NOW = 1_795_000_000.0
 PRICES = Prices()
@@ -37,6 +39,7 @@ def cost(provider: str, model: str, usage: Usage, *overrides: PriceConfig, team:
         ("gemini", "gemini-2.5-pro", Usage(300_000, 0), "0.75"),
         ("gemini", "gemini-2.5-flash", Usage(1_000_000, audio_input=1_000_000), "1"),
         ("vertex", "gemini-2.5-pro", Usage(200_000, 1_000_000), "10.25"),
+        ("openrouter", "openai/gpt-4o", Usage(1_000_000, 0), "2.5"),
         ("openrouter", "anything/at-all", Usage(5, 5, cost=Decimal("0.0007")), "0.0007"),
         ("cohere", "command-r-08-2024", Usage(500, 7, billed=(1_000_000, 0)), "0.15"),
     ],
@@ -49,6 +52,16 @@ def test_a_provider_of_ones_own_name_has_the_prices_of_its_host():
     used = Usage(1_000_000)
     found = PRICES.cost("prod-eu", "deepseek-chat", used, NOW, seller="deepseek")
     assert found == PRICES.cost("deepseek", "deepseek-chat", used, NOW) is not None
+
+
+@pytest.mark.parametrize("provider", [p for p in PROVIDERS.values() if p.prices])
+def test_the_table_knows_the_providers(provider):
+    assert find_provider_by_id(get_snapshot().providers, provider.prices) is not None
+
+
+def test_a_known_provider_does_not_have_the_prices_of_others():
+    assert cost("ollama", "mistral-large-latest", Usage(1_000_000)) is None
+    assert cost("mistral", "mistral-large-latest", Usage(1_000_000)) is not None
 
 
 def test_no_price_is_none_and_not_zero():

@@ -233,17 +233,19 @@ class Prices:
         if self._snapshot is None:
             self.load()
         known = PROVIDERS.get(provider)
-        wanted = known.prices if known else seller or provider
+        if known is not None:
+            sellers = [known.prices] if known.prices else []
+        else:
+            sellers = [seller] if seller else [provider, ""]
+        find = self._snapshot.find_provider_model
         for ref in _spellings(model):
-            for id in (wanted, None):
-                try:
-                    return self._snapshot.find_provider_model(ref, None, id or None, None)[1]
-                except LookupError:
-                    continue
             maker, slash, rest = ref.partition("/")
-            if slash and not known and not seller:
+            asked = [(ref, id) for id in sellers]
+            if slash and "" in sellers:
+                asked.append((rest, maker))
+            for name, id in asked:
                 try:
-                    return self._snapshot.find_provider_model(rest, None, maker, None)[1]
+                    return find(name, None, id or None, None)[1]
                 except LookupError:
                     continue
         return None

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 
 
 class Provider(NamedTuple):
-    """A provider. `prices` is its name in the price table; `credential` the field of its keys."""
+    """A provider. `prices` is its name in the price table, "" where it has none there;
+    `credential` is the field of its keys."""
 
     name: str
     prices: str
@@ -26,20 +27,20 @@ PROVIDERS: Final = {
         Provider("cloudflare", "cloudflare"),
         Provider("cohere", "cohere"),
         Provider("databricks", "databricks"),
-        Provider("deepinfra", "deepinfra"),
+        Provider("deepinfra", ""),
         Provider("deepseek", "deepseek"),
         Provider("fireworks", "fireworks"),
         Provider("gemini", "google", "x-goog-api-key"),
         Provider("github-copilot", "github-copilot"),
         Provider("groq", "groq"),
-        Provider("huggingface", "huggingface"),
-        Provider("jina", "jina"),
+        Provider("huggingface", ""),
+        Provider("jina", ""),
         Provider("minimax", "minimax"),
         Provider("mistral", "mistral"),
         Provider("moonshot", "moonshotai"),
         Provider("nebius", "huggingface_nebius"),
         Provider("novita", "novita"),
-        Provider("ollama", "ollama"),
+        Provider("ollama", ""),
         Provider("openai", "openai"),
         Provider("openrouter", "openrouter"),
         Provider("perplexity", "perplexity"),
