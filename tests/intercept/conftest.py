@@ -14,6 +14,7 @@ CONFIG = f"""
 environment = "staging"
 listen = ["127.0.0.1:0"]
 workers = 2
+limits = {{ lag = "5s" }}
 deadlines = {{ drain = "2s" }}
 
 [[intercept]]

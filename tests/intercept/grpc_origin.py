@@ -1,4 +1,5 @@
-"""The gRPC origin of the interception tests. `python grpc_origin.py CERTIFICATE`: port 50051.
+"""The gRPC origin of the interception tests. `python grpc_origin.py CERTIFICATE PORT AGE`:
+connections are asked to leave after AGE milliseconds.
 
 Knows nothing of Tidegate. Messages are bytes: there is nothing to compile.
 """
@@ -76,7 +77,10 @@ def break_off(request: bytes, context: Any) -> Iterator[bytes]:
 
 def main() -> None:
     pem = Path(sys.argv[1]).read_bytes()
-    options = (("grpc.max_connection_age_ms", 3000), ("grpc.max_concurrent_streams", 30))
+    options = (
+        ("grpc.max_connection_age_ms", int(sys.argv[3])),
+        ("grpc.max_concurrent_streams", 30),
+    )
     server = grpc.server(ThreadPoolExecutor(40), options=options)
     handlers = {
         "Say": grpc.unary_unary_rpc_method_handler(say),
@@ -91,7 +95,7 @@ def main() -> None:
     }
     generic = grpc.method_handlers_generic_handler("lab.Test", handlers)
     server.add_generic_rpc_handlers((generic,))
-    server.add_secure_port("[::]:50051", grpc.ssl_server_credentials([(pem, pem)]))
+    server.add_secure_port(f"[::]:{sys.argv[2]}", grpc.ssl_server_credentials([(pem, pem)]))
     server.start()
     print("ready", flush=True)
     sys.stdin.read()

@@ -46,6 +46,15 @@ def test_curl(
     assert (line["principal"], line["host"], line["status"]) == ("lab/client", LISTED, 200)
 
 
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+def test_curl_asks_often_on_one_connection(network: Network, node: Node, version: str) -> None:
+    got = network.run(
+        "curl", "-sS", version, "-o", "/dev/null", "-w", "%{http_code} %{num_connects}\n",
+        f"https://{LISTED}/often/[1-250]", env=node.trust,
+    )  # fmt: skip
+    assert got.stdout.splitlines() == ["200 1"] + ["200 0"] * 249, got.stderr
+
+
 def test_python_httpx(network: Network, node: Node) -> None:
     code = f"import httpx; r = httpx.get('https://{LISTED}/httpx'); print(r.text, dict(r.headers))"
     got = network.run(*python(code), env=node.trust)

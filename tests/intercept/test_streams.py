@@ -57,8 +57,7 @@ with httpx.Client(timeout=15) as client, httpx.Client(timeout=15) as other:
 
 @pytest.fixture(scope="module")
 def node(up: Callable[..., Node]) -> Node:
-    limits = f"limits = {{ body = {SIZE} }}\ndeadlines"
-    made = up(CONFIG.replace("deadlines", limits, 1))
+    made = up(CONFIG.replace("limits = { ", f"limits = {{ body = {SIZE}, ", 1))
     made.redirect(80, 443)
     return made
 
