@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -330,8 +331,15 @@ async def test_the_command_line_tells_and_warms(tmp_path, upstream):
         assert "200, 5 bytes" in story
         story = await asyncio.to_thread(tidegate, gateway, "cache", "explain", url, "-H", "foo: 1")
         assert "negotiated for other request fields" in story
+        told = await asyncio.to_thread(tidegate, gateway, "cache", "explain", url, "--json")
+        (stored,) = json.loads(told)["stored"]
+        assert (stored["status"], stored["bytes"], stored["vary"]) == (200, 5, {"foo": ""})
         stats = await asyncio.to_thread(tidegate, gateway, "cache", "stats")
-        assert '"entries": 1' in stats
+        assert stats.split()[:2] == ["responses", "1"]
+        stats = await asyncio.to_thread(tidegate, gateway, "cache", "stats", "--json")
+        assert json.loads(stats)["entries"] == 1
+        purged = await asyncio.to_thread(tidegate, gateway, "cache", "purge", "--all", "--json")
+        assert json.loads(purged) == {"purged": 1, "scope": "all", "soft": False}
 
 
 async def test_a_reload_keeps_what_is_stored(tmp_path, upstream):

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import typer
@@ -15,7 +15,7 @@ import typer
 from tidegate.api import AddonContext
 
 from .options import CacheConfig, Rule, RuleBook
-from .rules.decide import bypassed, decide
+from .rules.decide import Decision, bypassed, decide
 from .rules.fields import Fields
 from .rules.messages import Asked, Stored
 from .tiers.changes import Purge, Scope
@@ -24,6 +24,8 @@ from .tiers.ledger import Ledger
 from .tiers.record import Record
 from .tiers.store import figures
 from .tiers.writer import transact
+
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 def add_to(app: typer.Typer, context: AddonContext, config: CacheConfig) -> None:
@@ -53,10 +55,24 @@ class Verbs:
         finally:
             disk.close()
 
-    def stats(self) -> None:
-        """Print what the cache holds, as JSON."""
+    def stats(self, as_json: AsJson = False) -> None:
+        """Say what the cache holds, and how much room it takes."""
         with self._disk() as disk:
-            print(json.dumps(figures(disk), indent=2))
+            found = figures(disk)
+        if as_json:
+            print(json.dumps(found, indent=2))
+            return
+        rows = {
+            "responses": f"{found['entries']:,}",
+            "room taken": f"{_size(found['bytes'])} of {_size(found['budget'])}"
+            f" ({found['bytes'] / max(1, found['budget']):.1%})",
+            "new, not used again yet": _size(found["small_bytes"]),
+            "evicted early, up to now": f"{found['evicted_early']:,}",
+            "file": f"{_size(found['file_bytes'])}, at most {_size(found['map_bytes'])}",
+        }
+        for name, value in rows.items():
+            print(f"{name:26}{value}")
+        print("Hits and misses are counted by the running gateway: see its status or metrics.")
 
     def explain(
         self,
@@ -64,7 +80,8 @@ class Verbs:
         header: Annotated[
             list[str], typer.Option("--header", "-H", help='A request field, "Name: value".')
         ] = [],  # noqa: B006, Typer reads it and changes nothing
-        method: Annotated[str, typer.Option("--method", "-X")] = "GET",
+        method: Annotated[str, typer.Option("--method", "-X", help="Its method.")] = "GET",
+        as_json: AsJson = False,
     ) -> None:
         """Say why a request would be answered from the cache, or not; and what is stored."""
         fields = tuple(_field(one) for one in header)
@@ -74,6 +91,9 @@ class Verbs:
             records = list(_of_url(disk, wanted))
             stamp = disk.shared.stamps[disk.shared.slot(wanted)]
         valid = [record for record in records if record.head.stamp == stamp]
+        if as_json:
+            print(json.dumps(explained(method, wanted, fields, rule, valid, now), indent=2))
+            return
         for line in explain(method, wanted, fields, rule, valid, now):
             print(line)
         if len(valid) < len(records):
@@ -88,6 +108,7 @@ class Verbs:
         prefix: Annotated[bool, typer.Option("--prefix", help="All URLs that begin so.")] = False,
         everything: Annotated[bool, typer.Option("--all", help="Everything.")] = False,
         soft: Annotated[bool, typer.Option("--soft", help="Mark as stale, drop nothing.")] = False,
+        as_json: AsJson = False,
     ) -> None:
         """Drop what is stored, on all workers at once; or mark it as stale."""
         if (url is not None) + (tag is not None) + everything != 1:
@@ -101,20 +122,31 @@ class Verbs:
         with self._disk() as disk:
             transact(disk, lambda ledger: change.run(ledger, disk.shared))
             change.committed(disk.shared)
-        print(f"{change.count} {'marked as stale' if soft else 'dropped'}")
+        if as_json:
+            print(json.dumps({"purged": change.count, "scope": scope, "soft": soft}))
+        else:
+            print(f"{change.count} {'marked as stale' if soft else 'dropped'}")
 
     def warm(
         self,
         gateway: Annotated[str, typer.Argument(help="Where the gateway is, http://host:port.")],
         urls: Annotated[list[str], typer.Argument(help="URLs to ask it for.")],
-        header: Annotated[list[str], typer.Option("--header", "-H")] = [],  # noqa: B006
+        header: Annotated[
+            list[str], typer.Option("--header", "-H", help='A request field, "Name: value".')
+        ] = [],  # noqa: B006
+        as_json: AsJson = False,
     ) -> None:
         """Ask a running gateway for URLs, so that they are stored."""
-        failed = 0
+        answers = []
+        failed = False
         for url in urls:
             status, told = _ask(gateway, url, [_field(one) for one in header])
-            print(f"{status} {url} {told}")
-            failed += status >= 400
+            failed = failed or status >= 400
+            answers.append({"url": url, "status": status, "cache_status": told})
+            if not as_json:
+                print(f"{status} {url} {told}")
+        if as_json:
+            print(json.dumps(answers, indent=2))
         if failed:
             raise typer.Exit(1)
 
@@ -133,27 +165,72 @@ def explain(
     method: str, url: bytes, fields: Fields, rule: Rule, records: list[Record], now: float
 ) -> Iterator[str]:
     """The story of a request, line by line."""
+    decision, others = _decided(method, fields, rule, records, now)
+    yield f"{method} {url.decode('latin-1')} {_VERDICTS[decision.act]}: {decision.why}."
+    for record in records:
+        yield f"  {_describe(record.head, now)}"
+    if others:
+        yield f"  {others} of these scopes belong to one principal each, or to a key recipe."
+    if not records:
+        yield "  Nothing is stored for it."
+
+
+def explained(
+    method: str, url: bytes, fields: Fields, rule: Rule, records: list[Record], now: float
+) -> dict[str, Any]:
+    """The same for machines."""
+    decision, others = _decided(method, fields, rule, records, now)
+    return {
+        "method": method,
+        "url": url.decode("latin-1"),
+        "act": decision.act,
+        "why": decision.why,
+        "scopes_of_their_own": others,
+        "stored": [
+            {
+                "status": head.status,
+                "bytes": head.size,
+                "age": head.age_at(now),
+                "ttl": head.ttl_at(now),
+                "guessed": head.heuristic,
+                "purged": head.purged,
+                "tags": [tag.decode("latin-1") for tag in head.tags],
+                "vary": {n.decode("latin-1"): (v or b"").decode("latin-1") for n, v in head.vary},
+            }
+            for head in [record.head for record in records]
+        ],
+    }
+
+
+_VERDICTS: Final = {
+    "serve": "would be answered from the cache",
+    "validate": "would be validated with the origin",
+    "forward": "would be forwarded to the origin",
+    "bypass": "passes the cache by",
+    "unavailable": "would be answered with 504",
+}
+
+
+def _decided(
+    method: str, fields: Fields, rule: Rule, records: list[Record], now: float
+) -> tuple[Decision, int]:
+    """What an anonymous request would get, and how many scopes are not for it."""
     asked = Asked(method.encode(), fields)
-    scopes = {record.key.scope for record in records}
     decision = bypassed(asked, rule.terms)
     if decision is None:
         open_to_all = [record.head for record in records if not record.key.scope]
         decision = decide(asked, open_to_all, now, rule.terms)
-    verdict = {
-        "serve": "would be answered from the cache",
-        "validate": "would be validated with the origin",
-        "forward": "would be forwarded to the origin",
-        "bypass": "passes the cache by",
-        "unavailable": "would be answered with 504",
-    }[decision.act]
-    yield f"{method} {url.decode('latin-1')} {verdict}: {decision.why}."
-    for record in records:
-        yield f"  {_describe(record.head, now)}"
-    private = len(scopes - {b""})
-    if private:
-        yield f"  {private} of these scopes belong to one principal each, or to a key recipe."
-    if not records:
-        yield "  Nothing is stored for it."
+    return decision, len({record.key.scope for record in records} - {b""})
+
+
+def _size(count: int) -> str:
+    """Bytes for people."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
 
 
 def _describe(head: Stored, now: float) -> str:

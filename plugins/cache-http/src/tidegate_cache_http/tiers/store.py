@@ -175,6 +175,7 @@ def figures(disk: Disk) -> dict[str, Any]:
         "bytes": found["bytes"],
         "budget": disk.budget,
         "small_bytes": found["small"],
+        "evicted_early": found["serial"],
         "file_bytes": (info["last_pgno"] + 1) * stat["psize"],
         "map_bytes": info["map_size"],
     }
