@@ -8,9 +8,10 @@ import re
 
 import pytest
 from tidegate_ai_formats.events import End, Failed, collect
-from tidegate_ai_formats.grammar import check
 from tidegate_ai_formats.losses import Losses
 from tidegate_ai_formats.registry import NAMES, get_format
+
+from tidegate.testing.streams import check, check_bytes
 
 TEXTS = ("content", "system", "input")
 SNAKE = re.compile(r"_([a-z])")
@@ -211,3 +212,9 @@ def test_no_recorded_stream_fails(recordings, kit):
         if one.kind == "stream":
             events = kit.events(get_format(one.format), one.body, one.framing)
             assert not any(isinstance(event, Failed) for event in events), one.number
+
+
+def test_recorded_streams_have_the_grammar_of_their_format(recordings):
+    for one in recordings:
+        if one.kind == "stream":
+            check_bytes(one.format, one.body, strict=False)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 
 import pytest
-from tidegate_ai_formats.grammar import check
 from tidegate_ai_formats.model import Request
 from tidegate_ai_formats.registry import NAMES, get_format
 from tidegate_ai_formats.replay import spread
+
+from tidegate.testing.streams import check
 
 PATHS = {"gemini": "/v1beta/models/m:streamGenerateContent"}
 

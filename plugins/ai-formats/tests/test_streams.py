@@ -19,12 +19,12 @@ from tidegate_ai_formats.events import (
     collect,
 )
 from tidegate_ai_formats.framing import decoder, encoder
-from tidegate_ai_formats.grammar import GrammarError, check
 from tidegate_ai_formats.losses import Losses
 from tidegate_ai_formats.model import Finish, Reasoning, Text, ToolCall, Usage
 from tidegate_ai_formats.registry import NAMES, get_format
 
 from tidegate.api import SseEvent
+from tidegate.testing.streams import GrammarError, check
 
 PIECES = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=4)
 ARGUMENTS = st.dictionaries(

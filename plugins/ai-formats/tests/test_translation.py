@@ -7,12 +7,12 @@ import json
 import pytest
 from tidegate_ai_formats import Translation, get_format
 from tidegate_ai_formats.framing import decoder, encoder
-from tidegate_ai_formats.grammar import check
 from tidegate_ai_formats.registry import NAMES
 
 from tidegate.api import Codec, SseEvent
 from tidegate.api.formats import AI_CALL, find_format, format_names
 from tidegate.testing.exchanges import make_answer, make_exchange
+from tidegate.testing.streams import check
 
 ASKED = {
     "openai-chat": {"model": "m", "messages": [{"role": "user", "content": "Hi"}]},

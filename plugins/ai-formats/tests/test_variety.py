@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from tidegate_ai_formats.events import Failed
 from tidegate_ai_formats.framing import decoder, encoder
-from tidegate_ai_formats.grammar import check
 from tidegate_ai_formats.losses import Losses
 from tidegate_ai_formats.registry import NAMES, get_format
 from tidegate_ai_formats.streaming import StreamTranslator
 
 from tidegate.api import SseEvent
+from tidegate.testing.streams import check
 
 LINES = (Path(__file__).parent / "fixtures/variety.jsonl").read_text().splitlines()
 CASES = [json.loads(line) for line in LINES]

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from . import faults, script
+    from . import faults, script, streams
     from .clock import Clock
     from .contracts import (
         AuthContract,
@@ -52,6 +52,7 @@ __all__ = [
     "make_answer",
     "make_exchange",
     "script",
+    "streams",
 ]
 
 _HOMES: Final = {
@@ -74,6 +75,6 @@ _HOMES: Final = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in ("faults", "script"):
+    if name in ("faults", "script", "streams"):
         return import_module(f".{name}", __name__)
     return getattr(import_module(f".{_HOMES.get(name, 'contracts')}", __name__), name)

@@ -13,6 +13,7 @@ _PIECES: Final = {
     "response.function_call_arguments.delta": ("function_call", "delta"),
     "response.custom_tool_call_input.delta": ("custom_tool_call", "delta"),
     "response.reasoning_summary_text.delta": ("reasoning", "delta"),
+    "response.reasoning_text.delta": ("reasoning_text", "delta"),
 }
 _WHOLE: Final = {
     "response.output_text.done": ("output_text", "text"),
@@ -20,6 +21,7 @@ _WHOLE: Final = {
     "response.function_call_arguments.done": ("function_call", "arguments"),
     "response.custom_tool_call_input.done": ("custom_tool_call", "input"),
     "response.reasoning_summary_text.done": ("reasoning", "text"),
+    "response.reasoning_text.done": ("reasoning_text", "text"),
 }
 _OTHERS: Final = (
     "response.reasoning_summary_part.added",
@@ -58,7 +60,8 @@ class _Item:
             need(part.get("text", part.get("refusal")) == self.text, "it is the sum of its deltas")
             self.content, self.contents = "", self.contents + 1
         else:
-            need(kind in _OTHERS, f"there is no event {kind}")
+            own = kind.startswith(f"response.{self.type}")  # of the provider's tools
+            need(own or kind in _OTHERS, f"there is no event {kind}")
 
 
 def responses() -> Machine:

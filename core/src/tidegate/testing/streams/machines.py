@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from json import loads
 from typing import Any, Final
-
-from tidegate_ai_formats.wire import loads
 
 from .base import Machine, need, value
 
 
-def chat() -> Machine:
-    """OpenAI Chat Completions."""
+def chat(*, strict: bool = True) -> Machine:
+    """OpenAI Chat Completions. `strict`: as OpenAI itself sends it; else also as others do, who
+    repeat usage and names, change `created`, and leave out what is null."""
     finished: set[int] = set()
     seen: set[int] = set()
     calls: set[tuple[int, int]] = set()
@@ -28,25 +28,29 @@ def chat() -> Machine:
         need(chunk["object"] == "chat.completion.chunk", "the object is chat.completion.chunk")
         same = (chunk["id"], chunk["model"], chunk["created"])
         head = head or same
-        need(same == head, "id, model and created are the same in every chunk")
-        need(not usage, "usage is last")
+        need(same == head or not strict, "id, model and created are the same in every chunk")
+        need(not usage or not strict, "usage is last")
         usage = bool(chunk.get("usage"))
-        need(not usage or chunk["choices"] == [], "the chunk with usage has no choices")
+        alone = chunk["choices"] == [] or not strict
+        need(not usage or alone, "the chunk with usage has no choices")
         for choice in chunk["choices"]:
             n = choice["index"]
             delta = choice["delta"]
-            need(n not in finished, "nothing follows the finish reason")
-            need(n in seen or delta.get("role") == "assistant", "the first delta has the role")
+            need(n not in finished or not strict, "nothing follows the finish reason")
+            begun = n in seen or delta.get("role") == "assistant" or not strict
+            need(begun, "the first delta has the role")
             seen.add(n)
             for call in delta.get("tool_calls") or ():
-                _chat_call(n, call, calls)
-            if choice["finish_reason"]:
+                _chat_call(n, call, calls, strict=strict)
+            need("finish_reason" in choice or not strict, "finish_reason is there, or null")
+            if choice.get("finish_reason"):
                 finished.add(n)
-    need(finished == seen or head is None or usage is False, "every choice has a finish reason")
+    whole = finished == seen or head is None or usage is False or not strict
+    need(whole, "every choice has a finish reason")
     yield
 
 
-def _chat_call(n: int, call: Any, calls: set[tuple[int, int]]) -> None:
+def _chat_call(n: int, call: Any, calls: set[tuple[int, int]], *, strict: bool) -> None:
     inner = call.get("function") or call.get("custom")
     if (n, call["index"]) not in calls:
         calls.add((n, call["index"]))
@@ -54,13 +58,16 @@ def _chat_call(n: int, call: Any, calls: set[tuple[int, int]]) -> None:
         expected = sum(1 for one in calls if one[0] == n) - 1
         need(call["index"] == expected, "calls are numbered from 0")
     else:
-        need("name" not in inner and "id" not in call, "a name is said once")
+        once = "name" not in inner and "id" not in call
+        need(once or not strict, "a name is said once")
 
 
 _DELTAS: Final = {
     "text": ("text_delta", "citations_delta"),
     "thinking": ("thinking_delta", "signature_delta"),
     "tool_use": ("input_json_delta",),
+    "server_tool_use": ("input_json_delta",),
+    "mcp_tool_use": ("input_json_delta",),
 }
 
 
@@ -169,7 +176,10 @@ def cohere() -> Machine:
     reason = data["delta"]["finish_reason"]
     need(reason, "there is a finish reason")
     need(not current or reason == "ERROR", f"a {current} is open")
-    yield
+    event = yield
+    if event is not None:
+        need(event.data == "[DONE]", "nothing but [DONE] may follow message-end")
+        yield
 
 
 def converse() -> Machine:

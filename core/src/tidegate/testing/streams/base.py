@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from json import loads
 from typing import Any
 
 from tidegate.api import SseEvent
-from tidegate_ai_formats.wire import loads
 
 type Machine = Generator[None, SseEvent | None, None]
 """Is sent each event, then None at the end; raises `Wrong` where one has no place."""
