@@ -67,7 +67,10 @@ class Prompt:
 
 
 _LISTS: Final = ("messages", "contents", "input", "inputs", "texts", "documents", "requests")
-_TEXTS: Final = ("system", "instructions", "prompt", "query", "preamble", "systemInstruction")
+_TEXTS: Final = (
+    "system", "systemInstruction", "system_instruction", "instructions", "preamble", "prompt",
+    "query",
+)  # fmt: skip
 _SAID: Final = frozenset(
     (
         "text", "content", "parts", "output", "arguments", "input", "thinking", "json", "name",
@@ -90,7 +93,7 @@ def prompt_of(body: Any) -> Prompt:
         return prompt
     model = body.get("model")
     prompt.model = model if type(model) is str else ""
-    for key in ("system", "systemInstruction", "system_instruction", "instructions", *_TEXTS[2:]):
+    for key in _TEXTS:
         if body.get(key):
             _message(body[key], prompt)
     for key in _LISTS:

@@ -50,6 +50,20 @@ def _count_bpe(encoding: str, text: str) -> int:
     return sum(int(count(piece)) for piece in pieces)
 
 
+def _count_claude(version: str, text: str) -> int:
+    import ctok
+
+    return int(ctok.token_count(text, version)) - _claude_frame(version)
+
+
+@cache
+def _claude_frame(version: str) -> int:
+    """Tokens that ctok counts around a message."""
+    import ctok
+
+    return list(ctok.tokenize("a", version)).count("⟨pad⟩")
+
+
 def claude_version(model: str) -> str | None:
     """The generation of a Claude model, as ctok wants it; None: it is no Claude.
 
@@ -107,13 +121,14 @@ class Tokenizer:
 def _tokenizer(family: str) -> Tokenizer:
     if family.startswith("claude"):
         version = family.partition(" ")[2]
-
-        def count(text: str) -> int:
-            import ctok
-
-            return max(0, int(ctok.token_count(text, version)) - int(ctok.token_count("", version)))
-
-        return Tokenizer(count, exact=True, quick=0, frame=4, answer=4, tools=_CLAUDE_TOOLS)
+        return Tokenizer(
+            lambda text: _count_claude(version, text),
+            exact=True,
+            quick=0,
+            frame=4,
+            answer=3,
+            tools=_CLAUDE_TOOLS,
+        )
     encoding = "cl100k_base" if family == "old" else "o200k_base"
     exact = family != "other"
     return Tokenizer(
