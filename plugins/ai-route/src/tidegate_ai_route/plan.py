@@ -12,7 +12,7 @@ from typing import Final
 
 from mitmproxy import http
 
-from tidegate.api import Attempt, Exchange, StashKey, Upstream
+from tidegate.api import Attempt, Exchange, StashKey, Timeouts, Tls, Upstream
 from tidegate.api.formats import AiCall
 from tidegate.api.models import Models
 
@@ -21,6 +21,8 @@ from .targets import Candidate
 
 PLAN: Final = StashKey["Plan"]("ai-route.plan")
 
+_NONE: Final = Timeouts()
+_PLAIN: Final = Tls()
 _OF_THE_TARGET: Final = frozenset({"rate-limit", "server-error", "timeout", "auth"})
 """Failures that count against a target; the others are about the request."""
 
@@ -56,7 +58,9 @@ class Plan(Upstream):
         call: AiCall,
         begun: Callable[[Exchange], None] | None = None,
     ) -> None:
-        super().__init__(name, "http", "", 0, safe_to_retry=True, judges=True)
+        super().__init__(
+            name, "http", "", 0, timeouts=_NONE, tls=_PLAIN, safe_to_retry=True, judges=True
+        )
         self._candidates = list(candidates)
         self._on = on
         self._models = models
