@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from mitmproxy import http
 
 from tidegate.api import Denial, Plugin, hook
@@ -247,3 +248,49 @@ async def test_denials_carry_the_envelope(serve: Any, upstream: Any, route_to: A
     assert exchange.outcome == "denied"
     assert exchange.id == answer["x-request-id"]
     assert upstream.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "fields", "said"),
+    [
+        ("GET / HTTP/1.1", "", None),
+        ("GET / HTTP/1.1", "Connection: keep-alive\r\n", None),
+        ("GET / HTTP/1.1", "Connection: close\r\n", "close"),
+        ("GET / HTTP/1.1", "Connection: TE, Close\r\nTE: trailers\r\n", "close"),
+        ("GET / HTTP/1.0", "", "close"),
+        ("GET / HTTP/1.0", "Connection: Keep-Alive\r\n", "keep-alive"),
+    ],
+)
+@pytest.mark.parametrize("script", [body(b"whole"), chunked(b"in ", b"pieces")])
+async def test_an_answer_says_what_becomes_of_its_connection(
+    serve: Any, upstream: Any, route_to: Any, line: str, fields: str, said: str | None, script: Any
+) -> None:
+    upstream.answer(*script)
+    serving = await serve(route_to(upstream.url), gateway='deadlines = { keepalive = "500ms" }')
+    answer = await serving.raw(f"{line}\r\nHost: a\r\n{fields}\r\n".encode())
+    if line.endswith("1.0") and "content-length" not in answer:
+        said = "close"  # which is how the body ends
+    assert dict(answer.fields).get("connection") == said
+
+
+async def test_a_small_body_that_comes_slowly_passes_as_it_comes(
+    serve: Any, upstream: Any, route_to: Any
+) -> None:
+    gate = asyncio.Event()
+
+    async def wait(_: Any) -> None:
+        await gate.wait()
+
+    upstream.answer(head(200, {"content-length": "6"}), send(b"abc"), wait, send(b"def"))
+    serving = await serve(route_to(upstream.url))
+    reader, writer = await serving.connect()
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    async with asyncio.timeout(20):
+        await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(3) == b"abc"
+        gate.set()
+        assert await reader.readexactly(3) == b"def"
+    writer.close()
+    exchange = await serving.last()
+    assert (exchange.bytes_out, exchange.attempts[0].bytes_received) == (6, 6)
+    assert exchange.outcome == "answered"

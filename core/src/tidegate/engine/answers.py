@@ -12,7 +12,7 @@ from mitmproxy.net.http import http1
 from tidegate.api.exchange import Exchange
 from tidegate.api.types import Denial
 from tidegate.runtime.heads import client_fields
-from tidegate.runtime.messages import error_response, make_response
+from tidegate.runtime.messages import Fields, error_response, make_response
 
 
 def envelope(denial: Denial, request_id: str = "") -> http.Response:
@@ -46,8 +46,7 @@ def whole(exchange: Exchange, response: http.Response, *, close: bool) -> http.R
         content = b""
     else:
         fields.append((b"content-length", b"%d" % len(content)))
-    if close:
-        fields.append((b"connection", b"close"))
+    fields += persistence(exchange.request, close=close)
     sent = make_response(
         data.status_code, data.reason, tuple(fields), content, data.timestamp_start
     )
@@ -69,9 +68,28 @@ def streamed(
         fields.append((b"transfer-encoding", b"chunked"))
     elif version == b"HTTP/1.0":
         close = True
-    if close:
-        fields.append((b"connection", b"close"))
+    fields += persistence(exchange.request, close=close)
     return make_response(data.status_code, data.reason, tuple(fields), None, data.timestamp_start)
+
+
+def persistence(request: http.Request, *, close: bool) -> Fields:
+    """What is said of the connection after an answer (RFC 9112 §9.3)."""
+    if close:
+        return ((b"connection", b"close"),)
+    if request.data.http_version == b"HTTP/1.0":
+        return ((b"connection", b"keep-alive"),)
+    return ()
+
+
+def closes(request: http.Request) -> bool:
+    """Whether a client wants its connection closed after the answer (RFC 9112 §9.6)."""
+    tokens: set[bytes] = set()
+    for name, value in request.data.headers.fields:
+        if len(name) == 10 and name.lower() == b"connection":
+            tokens.update(token.strip() for token in value.lower().split(b","))
+    if request.data.http_version == b"HTTP/1.0":
+        return b"keep-alive" not in tokens or b"close" in tokens
+    return b"close" in tokens
 
 
 def switching(exchange: Exchange, response: http.Response) -> http.Response:

@@ -25,7 +25,7 @@ from tidegate.runtime.load import Load
 from tidegate.runtime.messages import Fields
 from tidegate.runtime.pipeline import Pipeline
 
-from .answers import content_length, envelope, switching, whole
+from .answers import closes, content_length, envelope, switching, whole
 from .call import CALL, UNREAD, Call
 from .destinations import Destination, original
 from .gateway import METHODS, GatewayMode
@@ -94,7 +94,8 @@ class Bridge:
         """The head of an upstream's answer: gather its body, or transform and stream."""
         call: Call = flow.metadata[CALL]
         assert flow.response is not None
-        call.answered(flow.response.data.status_code)
+        if not call.held:  # else it has been told before
+            call.answered(flow.response.data.status_code)
         return self._run(receive_head, call, flow)
 
     def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
@@ -148,7 +149,7 @@ class Bridge:
                 pipeline = Pipeline(pipeline.generation, ())
         call = Call(handler, exchange, pipeline)
         self.active += 1
-        call.close = self.parting
+        call.close = self.parting or closes(request)
         call.unread = flow.metadata[UNREAD]
         flow.metadata[CALL] = call
         exchange.upstream = origin

@@ -29,6 +29,9 @@ CALL: Final = "tidegate"
 UNREAD: Final = "tidegate.unread"
 """Where it says, from the head on, whether the end of the request has not come yet."""
 
+HOLD: Final = 0.1
+"""Seconds that a small body is waited for before its beginning is sent."""
+
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 """RFC 9110 §9.2.2."""
 
@@ -52,6 +55,7 @@ class Call:
         request_limit, response_limit: bytes that a body may have, streamed or gathered.
         refused: what a hook said no with after the answer's head had come.
         relay: passes the answer's body on where it streams.
+        held: the small body of the answer is held back, to be sent whole.
         head_sent: the client has seen the head of the answer.
         bodiless: the upstream's answer has no body.
         replaced: a transform gave an answer of its own in place of one that would stream.
@@ -69,6 +73,7 @@ class Call:
         "gathering",
         "handler",
         "head_sent",
+        "held",
         "last",
         "may_retry",
         "over",
@@ -95,6 +100,7 @@ class Call:
         self.response_limit = 0
         self.refused: Denial | None = None
         self.relay: Relay | None = None
+        self.held = False
         self.head_sent = False
         self.bodiless = False
         self.replaced = False
@@ -229,6 +235,10 @@ class Call:
             return None
         limit = timeouts.idle if attempt.first_byte else timeouts.first_byte
         return errors.UPSTREAM_TIMEOUT if idle > limit else None
+
+    def stalled(self, now: float) -> bool:
+        """Whether a small answer is held back whose rest does not come."""
+        return self.held and now - self.exchange.first_byte > HOLD
 
     # -- ends ---------------------------------------------------------------------------------
 

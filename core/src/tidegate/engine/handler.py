@@ -28,7 +28,7 @@ from tidegate.runtime.lifecycle import LAST_CALL
 from .answers import envelope, wire
 from .call import Call
 from .destinations import Destination, connect, reaches_local
-from .layers import HttpLayer, Linger, Origin, Overdue, Released, Written
+from .layers import HttpLayer, Linger, Origin, Overdue, Released, Stalled, Written
 from .loop import eager
 from .sparse import Sparse
 
@@ -362,6 +362,8 @@ class Handler(ProxyConnectionHandler):
             code = call.overdue(now)
             if code is not None:
                 self.post(Overdue(call, code.denial()))
+            elif call.stalled(now):
+                self.post(Stalled(call))
 
     def _check_idle(self, now: float, *, draining: bool) -> None:
         if self._lingering or self.client not in self.transports:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .bridge import Bridge
 
 STREAM_OVER: Final = 64 * 1024
-"""Bytes of Content-Length up to which an answer is held until it is whole."""
+"""Bytes of Content-Length up to which an answer is held until it is whole, or for `HOLD`."""
 
 
 async def receive_head(bridge: Bridge, call: Call, flow: http.HTTPFlow) -> None:
@@ -37,9 +37,12 @@ async def receive_head(bridge: Bridge, call: Call, flow: http.HTTPFlow) -> None:
         if (length or 0) > call.response_limit:
             call.refused = errors.UPSTREAM_BODY_TOO_LARGE.denial()
         return
-    if length is not None and length <= STREAM_OVER and not sse:
+    small = length is not None and length <= STREAM_OVER and not sse
+    if small and not call.held:
+        call.held = True
         call.response_limit = STREAM_OVER
         return
+    call.held = False
     try:
         sees = sse and pipeline.sees_events(response)
         decoder = decoder_of(response) if sees else None

@@ -74,6 +74,13 @@ class Overdue(events.Event):
         self.denial = denial
 
 
+class Stalled(events.Event):
+    """The rest of a small answer that is held back does not come."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+
+
 class Written(HttpEvent):
     """What a stream sent upstream has been written: its client may send more."""
 
@@ -90,7 +97,7 @@ class HttpLayer(mitm.HttpLayer):
     """One client connection that speaks HTTP."""
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if isinstance(event, Overdue | Written):
+        if isinstance(event, Overdue | Stalled | Written):
             for stream in tuple(self.streams.values()):
                 yield from self.event_to_child(stream, event)
             return

@@ -23,7 +23,6 @@ from mitmproxy.proxy.layers.http._events import (
     RequestHeaders,
     RequestProtocolError,
     ResponseData,
-    ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
     ResponseTrailers,
@@ -44,7 +43,7 @@ from .call import CALL, UNREAD
 from .ending import REFUSED, Commands, Ending, left
 from .http1 import BIG_TRAILERS, UNEXPECTED_UPGRADE
 from .http2 import Consumed
-from .layers import GetOrigin, Origin, Overdue, Written
+from .layers import GetOrigin, Origin, Overdue, Stalled, Written
 
 
 class Stream(Ending):
@@ -73,6 +72,10 @@ class Stream(Ending):
                 yield from self.child_layer.handle_event(event)
             elif event.call is self.call and not event.call.finished:
                 yield from self._fail(event.denial)
+            return
+        if isinstance(event, Stalled):
+            if event.call is self.call and event.call.held:
+                yield from self._let_pass()
             return
         yield from super()._handle_event(event)
 
@@ -247,6 +250,14 @@ class Stream(Ending):
             yield from self._fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
             return
         call.bodiless = event.end_stream
+        yield from self._head_hook()
+
+    def _head_hook(self) -> Commands:
+        """The hooks see the answer's head, and say how its body goes."""
+        call, flow = self.call, self.flow
+        assert call is not None
+        assert flow.response is not None
+        theirs = flow.response
         yield HttpResponseHeadersHook(flow)
         if self._left():
             yield from self._gone()
@@ -255,7 +266,7 @@ class Stream(Ending):
         elif call.replaced:
             yield from self._close_upstream()
             yield from self._send_response()
-            yield from self._finish(event.response, None)
+            yield from self._finish(theirs, None)
         elif call.relay is not None:
             head = ResponseHeaders(self.stream_id, flow.response, end_stream=False)
             call.head_sent = True
@@ -263,6 +274,16 @@ class Stream(Ending):
             self.server_state = self.state_stream_response_body
         else:
             self.server_state = self.state_consume_response_body
+
+    def _let_pass(self) -> Commands:
+        """A small body is held, to be sent whole, and its rest does not come."""
+        call = self.call
+        assert call is not None
+        yield from self._head_hook()
+        if call.relay is not None and self.server_state == self.state_stream_response_body:
+            data = bytes(self.response_body_buf)
+            self.response_body_buf.clear()  # type: ignore[no-untyped-call]
+            yield from self._feed(data)
 
     def state_stream_response_body(self, event: events.Event) -> Commands:
         """Pass the body on as it comes."""
@@ -272,21 +293,26 @@ class Stream(Ending):
         if isinstance(event, ResponseTrailers):
             call.relay.trailers = event.trailers
             return
-        ending = isinstance(event, ResponseEndOfMessage)
+        if isinstance(event, ResponseData):
+            call.got(len(event.data))
+            yield from self._feed(event.data)
+        else:
+            yield from self._feed(None)
+
+    def _feed(self, data: bytes | None) -> Commands:
+        """What the client gets for a piece of the body; None: it has ended."""
+        call = self.call
+        assert call is not None
+        assert call.relay is not None
         try:
-            if ending:
-                chunks = call.relay.end()
-            else:
-                assert isinstance(event, ResponseData)
-                call.got(len(event.data))
-                chunks = call.relay.feed(event.data)
+            chunks = call.relay.end() if data is None else call.relay.feed(data)
         except StreamCut as cut:
             yield from self._fail(cut.denial)
             return
         for chunk in chunks:
             call.sent(len(chunk))
             yield SendHttp(ResponseData(self.stream_id, chunk), self.context.client)
-        if ending:
+        if data is None:
             assert self.flow.response is not None
             yield from self._finish(self.flow.response, call.relay.trailers)
 
@@ -303,6 +329,7 @@ class Stream(Ending):
         elif isinstance(event, ResponseTrailers):
             flow.response.trailers = event.trailers
         else:
+            call.held = False
             flow.response.data.content = bytes(self.response_body_buf)
             self.response_body_buf.clear()  # type: ignore[no-untyped-call]
             trailers = flow.response.data.trailers
