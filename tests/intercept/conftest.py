@@ -57,8 +57,8 @@ def up(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     nodes: list[Node] = []
     folder: Path = tmp_path_factory.mktemp("nodes")
 
-    def start(config: str = CONFIG) -> Node:
-        nodes.append(Node(network, folder / str(len(nodes)), config))
+    def start(config: str = CONFIG, **options: bool) -> Node:
+        nodes.append(Node(network, folder / str(len(nodes)), config, **options))
         return nodes[-1]
 
     yield start

@@ -124,10 +124,16 @@ CLEAN = {k: os.environ[k] for k in ("PATH", "HOME", "TMPDIR") if k in os.environ
 
 
 class Node:
-    """`tidegate up` in the gateway's namespace. `ready` is its ready line."""
+    """`tidegate up` in the gateway's namespace. `ready` is its ready line.
 
-    def __init__(self, network: Network, folder: Path, config: str) -> None:
+    `whole`: with the machine's /sys (cgroups), which `ip netns exec` hides, and its hosts file.
+    """
+
+    def __init__(self, network: Network, folder: Path, config: str, *, whole: bool = False) -> None:
         self.network = network
+        self.enter = network.within(network.gateway)
+        if whole:
+            self.enter = ["nsenter", f"--net=/run/netns/{network.gateway}"]
         self.folder = folder
         self.state = folder / "state"
         folder.mkdir()
@@ -136,7 +142,7 @@ class Node:
         command = [sys.executable, "-m", "tidegate.cli.main", "up", "--json"]
         command += ["--config", str(folder / "addons.toml"), "--state", str(self.state)]
         self.process = subprocess.Popen(
-            network.within(network.gateway, *command),
+            [*self.enter, *command],
             stdout=subprocess.PIPE, stderr=self.log, text=True, env=CLEAN,
         )  # fmt: skip
         assert self.process.stdout is not None
@@ -154,9 +160,7 @@ class Node:
     def command(self, *argv: str) -> str:
         """What `tidegate …` prints in the gateway's namespace."""
         done = subprocess.run(
-            self.network.within(
-                self.network.gateway, sys.executable, "-m", "tidegate.cli.main", *argv
-            ),
+            [*self.enter, sys.executable, "-m", "tidegate.cli.main", *argv],
             env=CLEAN, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
