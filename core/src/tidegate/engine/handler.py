@@ -28,7 +28,7 @@ from tidegate.runtime.lifecycle import LAST_CALL
 from .answers import envelope, wire
 from .call import Call
 from .destinations import Destination, connect, reaches_local
-from .layers import HttpLayer, Linger, Origin, Overdue, Released, Stalled, Written
+from .layers import HttpLayer, Linger, Origin, Overdue, Released, Written, due
 from .loop import eager
 from .sparse import Sparse
 
@@ -359,11 +359,9 @@ class Handler(ProxyConnectionHandler):
             return
         self.idle_since = now
         for call in tuple(self.calls):
-            code = call.overdue(now)
-            if code is not None:
-                self.post(Overdue(call, code.denial()))
-            elif call.stalled(now):
-                self.post(Stalled(call))
+            event = due(call, now)
+            if event is not None:
+                self.post(event)
 
     def _check_idle(self, now: float, *, draining: bool) -> None:
         if self._lingering or self.client not in self.transports:
