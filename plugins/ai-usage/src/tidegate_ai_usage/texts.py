@@ -53,11 +53,17 @@ def words(value: Any) -> Iterator[str]:
 
 @dataclass(slots=True)
 class Prompt:
-    """The words of a request: one entry per message, tools apart. `media`: there is more."""
+    """The words of a request: one entry per message, tools apart.
+
+    `replies` are messages of the model's own, `calls` those that call tools or answer so;
+    `media`: there is more than words.
+    """
 
     model: str = ""
     messages: list[str] = field(default_factory=list)
     tools: list[Json] = field(default_factory=list)
+    replies: int = 0
+    calls: int = 0
     media: bool = False
 
     @property
@@ -78,6 +84,7 @@ _SAID: Final = frozenset(
         "toolResult", "result", "summary",
     )
 )  # fmt: skip
+_CALLS: Final = ("function_call", "function_call_output")
 _MEDIA: Final = frozenset(
     (
         "image_url", "input_image", "image", "inlineData", "inline_data", "fileData", "file_data",
@@ -103,13 +110,33 @@ def prompt_of(body: Any) -> Prompt:
                 _message(one, prompt)
         elif type(value) is str:
             _message(value, prompt)
+    schema = _schema(body)
+    if schema is not None:
+        prompt.messages.append(orjson.dumps(schema).decode())
     tools = body.get("tools") or (body.get("toolConfig") or {}).get("tools")
     if type(tools) is list:
         prompt.tools = [one for one in tools if type(one) is dict]
     return prompt
 
 
+def _schema(body: Json) -> Json | None:
+    """The JSON schema that an answer must have: OpenAI's models are shown it."""
+    outer = body.get("response_format") or body.get("text")
+    inner = outer.get("json_schema") or outer.get("format") if type(outer) is dict else None
+    schema = inner.get("schema") if type(inner) is dict else None
+    return schema if type(schema) is dict else None
+
+
 def _message(value: Any, prompt: Prompt) -> None:
+    if type(value) is dict:
+        kind = value.get("type")
+        if kind == "reasoning":
+            prompt.media = True  # thought that only the provider can read
+            return
+        if "tool_calls" in value or value.get("role") == "tool" or kind in _CALLS:
+            prompt.calls += 1
+        elif value.get("role") == "assistant":
+            prompt.replies += 1
     out: list[str] = []
     _said(value, prompt, out)
     prompt.messages.append("".join(out))

@@ -26,7 +26,9 @@ _CLAUDE_TOOLS: Final = 496
 """Tokens of the instructions that Claude is given with tools (Anthropic, "Tool use", pricing)."""
 
 _OLD: Final = re.compile(r"gpt-4(?!\.|o|-o)|gpt-3\.?5|text-embedding|ada-00")
-_OPENAI: Final = re.compile(r"(?:^|/)(?:gpt-|chatgpt|o[134](?:-|$)|text-embedding|codex|ft:gpt)")
+_OPENAI: Final = re.compile(
+    r"(?:^|/)(?:gpt-(?!oss)|chatgpt|o[134](?:-|$)|text-embedding|codex|ft:gpt)"
+)
 _CLAUDE: Final = re.compile(r"claude-(?:(\d)-(\d+)|[a-z]+-(\d)-?(\d{0,2})(?!\d)|(\d))")
 
 
@@ -79,9 +81,14 @@ def claude_version(model: str) -> str | None:
 
 
 class Tokenizer:
-    """Counts as one family of models does. `exact`: it is that family's own."""
+    """Counts as one family of models does. `exact`: it is that family's own.
 
-    __slots__ = ("_answer", "_count", "_frame", "_tools", "exact", "quick")
+    The numbers are tokens that frame what is said, found by comparing with what providers say:
+    `frame` each message, `reply` besides one of the model's own, `call` one that calls a tool or
+    answers so, `answer` what the model writes, `tools` the list of tools.
+    """
+
+    __slots__ = ("_answer", "_call", "_count", "_frame", "_reply", "_tools", "exact", "quick")
 
     def __init__(
         self,
@@ -92,11 +99,15 @@ class Tokenizer:
         frame: int,
         answer: int,
         tools: int,
+        call: int = 0,
+        reply: int = 0,
     ) -> None:
         self._count = count
         self._frame = frame
         self._answer = answer
         self._tools = tools
+        self._call = call
+        self._reply = reply
         self.exact = exact
         self.quick = quick
         """Characters that may be counted on the loop."""
@@ -114,6 +125,7 @@ class Tokenizer:
         total = sum(self.text(one) + self._frame for one in prompt.messages)
         if prompt.tools:
             total += self.text(rendered(prompt.tools)) + self._tools
+        total += prompt.calls * self._call + prompt.replies * self._reply
         return total + (3 if prompt.messages else 0)
 
 
@@ -138,6 +150,8 @@ def _tokenizer(family: str) -> Tokenizer:
         frame=3,
         answer=4 if family == "five" else 1,
         tools=3,
+        call=6 if family == "five" else 3,
+        reply=4 if family == "five" else 0,
     )
 
 
