@@ -109,7 +109,7 @@ async def test_the_verbs_list_render_and_test(gateway):
     status, out, err = await tidegate(gateway, "prompts", "show", "echo", "--json")
     assert json.loads(out)["input_schema"]["required"] == ["text"]
 
-    key = {"TIDEGATE_URL": gateway.url, "TIDEGATE_API_KEY": gateway.api_key}
+    key = {"TIDEGATE_API_KEY": gateway.api_key}  # the gateway is found through its state folder
     status, out, err = await tidegate(gateway, "prompts", "test", "--json", **key)
     assert status == 1, err
     rows = {row["case"]: row for row in json.loads(out)}

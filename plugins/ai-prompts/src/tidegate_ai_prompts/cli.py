@@ -14,7 +14,7 @@ from .book import describe
 from .operation import InvalidVariables, Operation
 from .options import Json
 from .templates import RenderError
-from .trial import Outcome, run
+from .trial import Outcome, gateway_of, run
 
 if TYPE_CHECKING:
     from .plugin import AiPrompts
@@ -106,8 +106,9 @@ class Verbs:
         name: Annotated[str, typer.Argument(help="Only this prompt. Default: all.")] = "",
         version: Number = None,
         url: Annotated[
-            str, typer.Option(envvar="TIDEGATE_URL", help="The gateway.")
-        ] = "http://127.0.0.1:8080",
+            str,
+            typer.Option(envvar="TIDEGATE_URL", help="Default: the gateway that runs here."),
+        ] = "",
         key: Annotated[
             str | None,
             typer.Option(envvar="TIDEGATE_API_KEY", help="A key of the gateway.", show_envvar=True),
@@ -124,6 +125,7 @@ class Verbs:
         ]
         if name and not chosen:
             self._find(name, version)
+        url = url or gateway_of(self._plugin.context.state.parents[1])
         outcomes: list[Outcome] = []
         for path, operation in chosen:
             outcomes += run(url.rstrip("/") + path, key, operation, timeout)

@@ -6,6 +6,7 @@ import http.client
 import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ import orjson
 from .operation import Operation
 from .options import Expectation, Json
 
+USUAL: Final = "http://127.0.0.1:8080"
 _SHOWN: Final = 80
 
 
@@ -58,6 +60,26 @@ def run(url: str, key: str | None, operation: Operation, timeout: float) -> list
             output, why = None, str(error) or type(error).__name__
         outcomes.append(Outcome(name, case.name, why, time.monotonic() - started, output))
     return outcomes
+
+
+def gateway_of(state: Path) -> str:
+    """The gateway whose node has this state folder; the usual address where none is known."""
+    try:
+        status = (state / "status.url").read_text(encoding="utf-8").strip()
+        told = orjson.loads(_get(f"{status}/-/status"))
+        return str(told["gateway"][0])
+    except (OSError, ValueError, LookupError, http.client.HTTPException):
+        return USUAL
+
+
+def _get(url: str) -> bytes:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5.0)
+    try:
+        connection.request("GET", parts.path)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
 
 
 def call(url: str, key: str | None, variables: Json, timeout: float) -> Any:

@@ -33,6 +33,8 @@ INCAPABLE: Final = ErrorCode(
     "model_not_capable", 400, "No model behind this name can do what the request asks."
 )
 MODEL_FIELD: Final = b"x-tidegate-model"
+MIRRORED: Final = 64
+"""Copies that one mirror may have under way, per worker: a slow one gets no more."""
 _MIRROR: Final = StashKey["Route"]("ai-route.mirror")
 
 
@@ -151,10 +153,13 @@ class AiRoute(Plugin[AiRouteConfig]):
 
     def _mirror(self, exchange: Exchange, route: Route, call: AiCall, models: Models) -> None:
         """Send a copy of the call beside it. Nothing that goes wrong there reaches the caller."""
+        assert route.mirror is not None
         try:
+            if route.mirror.active >= MIRRORED:
+                raise RuntimeError("the mirror is slow")
             copy = self.context.fetch(exchange)
-        except RuntimeError:
-            self.context.counters.add("mirrors_not_sent_total")  # this carrier can't
+        except RuntimeError:  # also where this carrier can't
+            self.context.counters.add("mirrors_not_sent_total")
             return
         copy.request.data.content = exchange.request.data.content
         copy.stash[_MIRROR] = route
