@@ -141,7 +141,7 @@ class AiUsage(Plugin[AiUsageConfig]):
         headers = response.data.headers
         headers.fields += ((TOKENS, told),)
         if account.cost is not None:
-            headers.fields += ((COST, f"{dollars(account.cost):f}".encode()),)
+            headers.fields += ((COST, f"{dollars(account.cost).normalize():f}".encode()),)
 
     @hook
     def log(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
