@@ -196,6 +196,25 @@ async def test_resets_are_budgeted_and_cost_few_connections(
     assert {e.outcome for e in serving.logged} <= {"client_cancelled"}
 
 
+async def test_a_client_that_comes_back_has_no_more_resets_than_before(
+    front: Front, upstream: Any, route_to: Any
+) -> None:
+    """The full count is `bench/h2_abuse.py`."""
+    upstream.answer(silence())
+    serving = await front(route_to(upstream.url))
+    sent = 0
+    while sent < 500:
+        async with serving.http2() as client:
+            while client.gone is None and sent < 500:
+                stream = client.open("/")
+                await asyncio.sleep(0.001)  # the head is there before its reset
+                if client.streams[stream].reset is None and client.gone is None:
+                    client.h2.reset_stream(stream)
+                    client.flush()
+                sent += 1
+    assert upstream.connections <= 130  # 100 and what 500 of them take time for
+
+
 async def test_streams_that_a_client_has_us_reset_are_budgeted_too(
     front: Front, upstream: Any, route_to: Any
 ) -> None:

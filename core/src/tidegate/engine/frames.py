@@ -8,6 +8,7 @@ whoever sends frames that only cost us something is asked to be calm (RFC 9113 �
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -32,7 +33,9 @@ STREAMS: Final = 100
 RESETS: Final = 100
 """Streams that a client may give up (CVE-2023-44487), or have us reset (CVE-2025-8671) …"""
 RESETS_PER_SECOND: Final = RESETS / 30
-"""… and how fast it earns them back."""
+"""… and how fast it earns them back, beside one for each stream that ends well."""
+ADDRESSES: Final = 10_000
+"""Clients whose resets are counted; the longest unseen is forgotten."""
 GLITCHES: Final = 1000
 """Frames without a use that a client may send in a row …"""
 GLITCHES_PER_SECOND: Final = 50.0
@@ -61,7 +64,7 @@ _FAULTS: Final = frozenset(
 
 
 class Budget:
-    """What is spent comes back with time, up to `size`."""
+    """What is spent comes back with time, up to `size`. What is overdrawn is a tenth at most."""
 
     __slots__ = ("_left", "_rate", "_size", "_then")
 
@@ -76,20 +79,49 @@ class Budget:
 
     def spend(self, amount: float) -> bool:
         """Take some. False: there was not enough."""
+        self._pass_time()
+        self._left = max(self._left - amount, -self._size / 10)
+        return self._left >= 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is less than one."""
+        self._pass_time()
+        return self._left < 1
+
+    def _pass_time(self) -> None:
         now = time.monotonic()
         self.earn((now - self._then) * self._rate)
         self._then = now
-        self._left -= amount
-        return self._left >= 0
+
+
+class Resets:
+    """Budgets of resets by client address: another connection is no other client."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, Budget] = OrderedDict()
+
+    def of(self, address: str) -> Budget:
+        """The budget of a client."""
+        budget = self._known.get(address)
+        if budget is None:
+            budget = self._known[address] = Budget(RESETS, RESETS_PER_SECOND)
+            if len(self._known) > ADDRESSES:
+                self._known.popitem(last=False)
+        self._known.move_to_end(address)
+        return budget
 
 
 class Connection(BufferedH2Connection):
-    """The server's side of a connection. `head` is the bytes that a field section may have."""
+    """The server's side of a connection.
+
+    `head` is the bytes that a field section may have, `resets` the budget of its client.
+    """
 
     MAX_CLOSED_STREAMS = 10 * STREAMS
     """Of as many it is remembered how they were closed."""
 
-    def __init__(self, config: h2.config.H2Configuration, head: int) -> None:
+    def __init__(self, config: h2.config.H2Configuration, head: int, resets: Budget) -> None:
         super().__init__(config)
         self.local_settings.initial_window_size = STREAM_WINDOW
         self.local_settings.max_frame_size = FRAME
@@ -103,7 +135,7 @@ class Connection(BufferedH2Connection):
         self.decoder.max_header_list_size = 4 * head
         self._block = 2 * head
         self._glitches = Budget(GLITCHES, GLITCHES_PER_SECOND)
-        self._resets = Budget(RESETS, RESETS_PER_SECOND)
+        self._resets = resets
         self._begun = False
         self._faults = 0
         self.last_stream: int | None = None
@@ -185,7 +217,7 @@ class Connection(BufferedH2Connection):
         stream_id = frame.stream_id
         new = stream_id % 2 == 1 and stream_id > self.highest_inbound_stream_id
         late = self.last_stream is not None and stream_id > self.last_stream
-        if new and (late or self.open_inbound_streams >= STREAMS):
+        if new and (late or self._resets.empty or self.open_inbound_streams >= STREAMS):
             if not self._glitches.spend(4):
                 raise DenialOfServiceError("too many streams")
             self.decoder.decode(frame.data, raw=True)  # the next block builds on its state
@@ -235,6 +267,8 @@ class Connection(BufferedH2Connection):
     ) -> None:
         """As mitmproxy's: what the window does not take is kept back."""
         self._glitches.earn(PER_DATA)
+        if end_stream:
+            self._resets.earn(1)
         super().send_data(stream_id, data, end_stream, pad_length)
 
 

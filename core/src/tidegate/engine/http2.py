@@ -62,7 +62,9 @@ class Server(_http2.Http2Server):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.h2_conn = Connection(self.h2_conf, limits().head)
+        self.handler = cast("Master", ctx.master).handler_by(context.client)
+        resets = self.handler.master.resets.of(context.client.peername[0])
+        self.h2_conn = Connection(self.h2_conf, limits().head, resets)
         self.requests = 0
         self.calls: dict[int, Call] = {}
         """The exchanges of open streams."""
@@ -76,7 +78,6 @@ class Server(_http2.Http2Server):
         """Streams to reset once their answer is out: nobody wants the rest of the request."""
         self.partial_since = 0.0
         """Since when a frame has been incomplete, monotonic; 0.0: there is none."""
-        self.handler = cast("Master", ctx.master).handler_by(context.client)
         self.handler.http2 = self
 
     def _handle_event(self, event: events.Event) -> Commands:

@@ -28,6 +28,7 @@ from . import patches
 from .bridge import Bridge
 from .ca import leaf_store
 from .connections import Connections
+from .frames import Resets
 from .gateway import GatewayMode
 from .lanes import Lane
 from .modes import Proxies
@@ -78,6 +79,7 @@ class Master(mitmproxy.master.Master):
         self.intercepts = tuple(x for x in settings.intercepts if x.addresses or first)
         self.names = {x.mode: x.name for x in self.intercepts}
         self.refusals = Refusals(self)
+        self.resets = Resets()
         self.bridge = Bridge(self)
         self.proxies = Proxies(self)
         self._tasks: set[asyncio.Task[Any]] = set()
