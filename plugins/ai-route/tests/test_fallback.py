@@ -10,7 +10,7 @@ import openai
 import pytest
 from tidegate_ai_route.failures import failure_of
 
-from tidegate.testing import ScriptedUpstream
+from tidegate.testing import ScriptedUpstream, Use
 from tidegate.testing import script as scripts
 
 CHUNK = {
@@ -210,6 +210,20 @@ async def test_a_target_that_failed_again_and_again_is_asked_last(setup, pair):
             await running.ask()
     assert len(pair[0].requests) == 3
     assert len(pair[1].requests) == 5
+
+
+async def test_what_is_known_of_a_target_outlives_a_reload(setup, pair):
+    pair[0].answer(*scripts.json({"error": {"message": "down"}}, 500))
+    async with setup.running(smart(), known(pair)) as running:
+        for _ in range(3):
+            await running.ask()
+        providers = Use(setup.Providers, {"models": known(pair)})
+        await running.harness.reload(setup.route_use(smart(), header=False), providers)
+        raw = await running.sdk.chat.completions.with_raw_response.create(
+            model="smart", messages=[{"role": "user", "content": "Hi"}]
+        )
+    assert "x-tidegate-model" not in raw.headers, "the new options are in force"
+    assert len(pair[0].requests) == 3
 
 
 async def test_with_every_provider_down_the_error_is_the_apis_own(setup):
