@@ -199,3 +199,24 @@ async def test_a_stream_that_a_hook_must_see_whole_is_decoded_whole(
     running = await serve(upstream_from_url(upstream.url, codec=Plain("+")), Redactor)
     answer = await (await running.connect()).post(b"")
     assert answer.body == b"+data: one\n\n: seen\n\n"
+
+
+class Large(Plain):
+    """Bears more than the gateway gathers."""
+
+    limit = 8 * 1024 * 1024
+
+
+async def test_a_codec_may_bear_more_than_hooks_do(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    small = {"gateway": {"limits": {"gather": 1024}}}
+    upstream.handle(lambda request: body(request.body))
+    running = await serve(upstream_from_url(upstream.url, codec=Plain()), **small)
+    assert (await (await running.connect()).post(b"x" * 5000)).status == 413
+    running = await serve(upstream_from_url(upstream.url, codec=Large()), **small)
+    assert (await (await running.connect()).post(b"x" * 5000)).body == b"x" * 5000
+    upstream.answer(*body(b"y" * 5000))
+    running = await serve(upstream_from_url(upstream.url, codec=Plain()), **small)
+    answer = await (await running.connect()).post(b"x")
+    assert (answer.status, answer.code) == (502, "upstream_body_too_large")

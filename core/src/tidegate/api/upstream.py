@@ -100,7 +100,11 @@ class BodyStream(Protocol):
 
 @runtime_checkable
 class StreamCodec(Codec, Protocol):
-    """A codec that translates streams which are not server-sent events on both sides."""
+    """A codec that translates streams which are not server-sent events on both sides.
+
+    One may have a `limit` besides: decoded bytes of a body that it bears whole, where no hook
+    says less; without it, the gateway's `limits.gather`.
+    """
 
     def decode_head(self, exchange: Exchange, response: http.Response) -> BodyStream | None:
         """Asked of each head below 400, which it may change: what the body passes through.

@@ -15,7 +15,7 @@ from tidegate.runtime.faults import StreamCut
 from tidegate.runtime.heads import client_fields, merge_trailers
 from tidegate.runtime.messages import error_tail
 
-from .events import EventPipe
+from .events import EventPipe, bound
 from .framing import BODYLESS, CHUNKED, chunk, fields_block, last_chunk, status_line
 from .stages import COLLECT, NEVER, RESPOND, STREAM
 
@@ -139,7 +139,7 @@ class Answer:
         assert origin is not None
         assert self._delivery is not None
         reader = origin.reader
-        limit = carriage.pipeline.response_limit or carriage.lane.gather_limit
+        limit = bound(carriage, self._codec)
         if reader.failed:
             carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
         elif reader.size > limit or (reader.length or 0) > limit:

@@ -87,7 +87,8 @@ class Delivery:
             and exchange.request.data.content is None
             and carriage.incoming.length != 0
         ):
-            carriage.gather(carriage.lane.gather_limit, lambda: self._try(leaf))
+            limit = max(carriage.lane.gather_limit, getattr(leaf.codec, "limit", 0))
+            carriage.gather(limit, lambda: self._try(leaf))
         else:
             self._try(leaf)
 

@@ -26,6 +26,12 @@ DECODED: Final = 4 * 1024 * 1024
 """Bytes that one piece of an encoded stream may decode to."""
 
 
+def bound(carriage: Carriage, codec: Codec | None) -> int:
+    """Decoded bytes that are held of an answer: what its hooks bear, else what the codec does."""
+    own = getattr(codec, "limit", 0)
+    return carriage.pipeline.response_limit or max(carriage.lane.gather_limit, own)
+
+
 class EventPipe:
     """Turns bytes of a stream into the bytes that are sent instead.
 
@@ -49,7 +55,7 @@ class EventPipe:
         self._stream = stream
         kind = response.headers.get("content-type", "") if stream is not None else EVENTS
         hooked = stream is None or carriage.pipeline.sees_events(response)
-        limit = max(LIMIT, carriage.pipeline.response_limit or carriage.lane.gather_limit)
+        limit = max(LIMIT, bound(carriage, codec))
         events = hooked and kind.lower().startswith(EVENTS)
         self._parser = SseParser(limit) if events else None
         fields = response.data.headers.fields

@@ -22,6 +22,7 @@ from tidegate.api.upstream import BodyStream
 
 from .format import Format, Framing, load_object
 from .framing import CONTENT_TYPES, framing_of
+from .framing.plain import LIMIT
 from .losses import Failure, InvalidRequest, Losses, Policy, Untranslatable
 from .model import Json, Request, Response
 from .responses.request import refuse_stateful
@@ -51,6 +52,9 @@ _STATE: Final = StashKey[_State]("ai.translation")
 
 class Translation:
     """The codec for callers of `client` and a provider of `provider`. Holds no state of calls."""
+
+    limit: Final = LIMIT
+    """Bytes of a body: images come in one."""
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from tidegate.api import Exchange, SseEvent, StashKey, WsMessage
 from tidegate.api.formats import AI_CALL, AiCall
 from tidegate.api.upstream import BodyStream
 from tidegate_ai_formats.format import load_object
+from tidegate_ai_formats.framing.plain import LIMIT
 from tidegate_ai_formats.losses import Failure, InvalidRequest, Losses, Policy, Untranslatable
 from tidegate_ai_formats.streaming import UNREADABLE
 from tidegate_ai_formats.translation import WARNINGS, failure_in, orjson_bytes, put_body
@@ -44,6 +45,9 @@ class _Unchanged:
 
 class EndpointTranslation:
     """For callers of `client` and a provider of `provider`, two formats of one kind."""
+
+    limit: Final = LIMIT
+    """Bytes of a body: images come in one."""
 
     def __init__(
         self, client: Endpoint, provider: Endpoint, policy: Policy, *, model: str | None = None
