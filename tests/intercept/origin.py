@@ -1,6 +1,7 @@
 """The origin of the interception tests: a process in a namespace of its own.
 
-`python origin.py CERTIFICATE` serves HTTPS on 443, HTTP on 80 and bytes on 9000, IPv4 and IPv6.
+`python origin.py CERTIFICATE` serves HTTPS on 443, HTTP on 80 and bytes on 9000, IPv4 and IPv6,
+and mail on 25 and 26.
 Knows nothing of Tidegate. What it answers says what it saw.
 """
 
@@ -13,6 +14,7 @@ import ssl
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 from wsproto import ConnectionType, WSConnection, events
@@ -174,6 +176,15 @@ def echo(family: int, host: str) -> None:
                     connection.sendall(data)
 
 
+class Mail(StreamRequestHandler):
+    """A server that speaks first (RFC 5321 §3.1)."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 origin ready\r\n")
+        for _ in self.rfile:
+            self.wfile.write(b"250 ok\r\n")
+
+
 def main() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(sys.argv[1])
@@ -189,6 +200,9 @@ def main() -> None:
         for server in (plain, secure):
             threading.Thread(target=server.serve_forever, daemon=True).start()
         threading.Thread(target=echo, args=(family, host), daemon=True).start()
+    for port in (25, 26):
+        mail = ThreadingTCPServer(("0.0.0.0", port), Mail)
+        threading.Thread(target=mail.serve_forever, daemon=True).start()
     print("ready", flush=True)
     sys.stdin.read()
 

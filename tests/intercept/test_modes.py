@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .network import LISTED, OTHER, V4, Network, Node, needs_network
+from .network import LISTED, OTHER, V4, Network, Node, needs_network, python
 
 pytestmark = [needs_network, pytest.mark.xdist_group("intercept-modes")]
 
@@ -18,7 +18,8 @@ CONFIG = f"""
 [gateway]
 environment = "staging"
 workers = 2
-deadlines = {{ drain = "1s" }}
+limits = {{ lag = "5s" }}
+deadlines = {{ drain = "1s", keepalive = "3s" }}
 listen = [{{ name = "front", address = "{GATEWAY}:8080" }}]
 
 [[intercept]]
@@ -26,11 +27,13 @@ mode = "transparent@0"
 allow_hosts = ["*.listed.test"]
 on_refused = "pass"
 raw_tcp = true
+raw_ports = [25]
 upstream_ca = "ORIGIN_CA"
 
 [[intercept]]
 mode = "regular@{GATEWAY}:3128"
 allow_hosts = ["*.listed.test"]
+raw_ports = [25]
 upstream_ca = "ORIGIN_CA"
 
 [[intercept]]
@@ -69,7 +72,7 @@ response.set = {{ x-way-in = "{name}" }}
 @pytest.fixture(scope="module")
 def node(up: Callable[..., Node]) -> Node:
     made = up(CONFIG)
-    made.redirect(80, 443, 9000)
+    made.redirect(25, 26, 80, 443, 9000)
     return made
 
 
@@ -121,6 +124,38 @@ def test_bytes_of_another_protocol_pass_where_they_may(network: Network, node: N
     )
     got = network.run("python3", "-c", program)
     assert got.stdout.splitlines() == ["b'\\x01\\x02raw'", "b''"], got.stderr
+
+
+BANNER = """
+import smtplib
+with smtplib.SMTP({!r}, {}, timeout=20) as mail:
+    print(mail.ehlo()[0], mail.docmd("NOOP")[0])
+"""
+TUNNELLED = """
+import socket
+s = socket.create_connection(({!r}, 3128)); s.settimeout(20)
+s.sendall(b"CONNECT {}:{} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+got = b""
+while b"ready" not in got and (data := s.recv(1000)):
+    got += data
+print(got.rpartition(b"\\r\\n\\r\\n")[2])
+"""
+
+
+def test_a_server_that_speaks_first_is_reached_by_its_port(network: Network, node: Node) -> None:
+    before = node.count("passed_connections_total")
+    got = network.run(*python(BANNER.format(V4, 25)))
+    assert got.stdout == "250 250\n", got.stderr
+    got = network.run(*python(TUNNELLED.format(GATEWAY, V4, 25)))
+    assert got.stdout == "b'220 origin ready\\r\\n'\n", got.stderr
+    assert node.count("passed_connections_total") == before + 2
+
+
+def test_at_another_port_it_is_closed_and_told(network: Network, node: Node) -> None:
+    got = network.run(*python(BANNER.format(V4, 26)))
+    assert "Connection unexpectedly closed" in got.stderr
+    told = (node.folder / "log").read_text()
+    assert f"client 10.7.1.2 waits in silence at {V4} port 26: closed" in told
 
 
 def test_a_connection_that_was_not_redirected_is_closed(network: Network, node: Node) -> None:

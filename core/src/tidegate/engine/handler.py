@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -30,6 +30,7 @@ from .call import Call
 from .destinations import Destination, connect, reaches_local
 from .layers import HttpLayer, Linger, Origin, Overdue, Released, Written, due
 from .loop import eager
+from .passing import tell_silence
 from .sparse import Sparse
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Handler(ProxyConnectionHandler):
         self.peer: Client | None = None
         self.destinations: dict[tuple[Any, ...], Destination] = {}
         self.tunnel_idle = 0.0
+        self.heard = False
         self.shaken = ""
         self.http2: http2.Server | None = None
         self._events: deque[events.Event] = deque()
@@ -113,6 +115,7 @@ class Handler(ProxyConnectionHandler):
     def post(self, event: events.Event) -> None:
         """Process an event, after those that are being processed."""
         if isinstance(event, events.DataReceived) and not self.calls:
+            self.heard = True
             if self.tunnel_idle or self.client.alpn == b"h2":
                 self.idle_since = time.monotonic()
             elif not self.head_since:
@@ -285,7 +288,10 @@ class Handler(ProxyConnectionHandler):
             cast(asyncio.StreamWriter, io.writer).close()
         self.transports.pop(connection, None)
         if cancelled is not None:
-            raise cancelled
+            try:
+                raise cancelled
+            finally:  # it holds this frame, and with it the buffers of the connection
+                cancelled = None
 
     async def _pace(self, connection: Connection) -> None:
         """Wait until what was read has been taken.
@@ -309,13 +315,7 @@ class Handler(ProxyConnectionHandler):
         writer = cast("asyncio.StreamWriter | None", io.writer) if io is not None else None
         if writer is None or writer.transport.get_write_buffer_size() <= UPLOAD:
             return False
-
-        async def wait() -> None:
-            with suppress(OSError):
-                await writer.drain()
-            self.post(Written(stream_id))
-
-        self.master.keep(eager(wait()))
+        self._post_after(writer.drain(), Written(stream_id))
         return True
 
     def when_released(self, connection: Connection, stream_id: int) -> bool:
@@ -323,13 +323,16 @@ class Handler(ProxyConnectionHandler):
         held = self.http2.held.get(stream_id) if self.http2 is not None else None
         if held is None:
             return False
-
-        async def wait() -> None:
-            await held.wait()
-            self.post(Released(connection, stream_id))
-
-        self.master.keep(eager(wait()))
+        self._post_after(held.wait(), Released(connection, stream_id))
         return True
+
+    def _post_after(self, wait: Coroutine[Any, Any, Any], event: events.Event) -> None:
+        async def post() -> None:
+            with suppress(OSError):
+                await wait
+            self.post(event)
+
+        self.master.keep(eager(post()))
 
     def close_connection(self, connection: Connection, half_close: bool = False) -> None:
         """Close a connection, or its writing half."""
@@ -383,6 +386,8 @@ class Handler(ProxyConnectionHandler):
             and self.http2.partial_since
             and now - self.http2.partial_since > limits.head
         ):
+            if not self.heard:
+                tell_silence(self)
             self.close()
 
     def end_calls(self) -> None:

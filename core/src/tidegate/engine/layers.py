@@ -109,6 +109,8 @@ class HttpLayer(mitm.HttpLayer):
             for stream in tuple(self.streams.values()):
                 yield from self.event_to_child(stream, event)
             return
+        if isinstance(event, events.OpenConnectionCompleted):
+            self._prune()  # also of what a layer within this one (CONNECT) has opened and closed
         if isinstance(event, Released):
             if event.connection in self.connections:
                 yield from self.event_to_child(self.connections[event.connection], event)

@@ -6,11 +6,13 @@ an exchange; it passes as a tunnel, byte by byte and unseen by any hook; it is c
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
+from mitmproxy import ctx
 from mitmproxy.addons import next_layer
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy import commands, events, layer, tunnel
@@ -22,11 +24,16 @@ from mitmproxy.proxy.layers.tls import HTTP_ALPNS, ClientTLSLayer, TLSLayer, par
 from mitmproxy.tls import ClientHello
 from OpenSSL import SSL
 
+from .gateway import GatewayMode
 from .layers import HttpLayer
 from .policies import Policy
+from .sparse import Sparse
 
 if TYPE_CHECKING:
+    from .handler import Handler
     from .master import Master
+
+told = Sparse(logging.getLogger("tidegate.engine"))
 
 DNS: Final = 53
 FIRST_BYTES: Final = 64 * 1024
@@ -34,6 +41,34 @@ FIRST_BYTES: Final = 64 * 1024
 
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}( |$)")
 _HOST_FIELD: Final = re.compile(rb"\r?\nhost:[ \t]*([^\r\n]*?)[ \t]*\r?\n", re.IGNORECASE)
+
+
+class Undecided(layer.NextLayer):
+    """Waits for a connection's first bytes, but not where its server may be the first to speak."""
+
+    def __init__(self, context: Context, ask_on_start: bool = False) -> None:
+        super().__init__(context, ask_on_start or is_raw(context))
+
+
+def is_raw(context: Context) -> bool:
+    """Whether a connection goes to one of the `raw_ports` of its way in."""
+    address, mode = context.server.address, context.client.proxy_mode
+    if address is None or isinstance(mode, GatewayMode):
+        return False
+    policy = cast("Master", ctx.master).policies[mode.full_spec]
+    return address[1] in policy.intercept.raw_ports and context.client.transport_protocol == "tcp"
+
+
+def tell_silence(handler: Handler) -> None:
+    """A connection that was taken in is closed, since its client never said a word."""
+    context = handler.layer.context
+    if context.server.address is not None:
+        told.warning(
+            "client %s waits in silence at %s port %d: closed. Servers that speak first are"
+            " reached by `raw_ports`",
+            context.client.peername[0],
+            *context.server.address[:2],
+        )
 
 
 class NextLayer(next_layer.NextLayer):
@@ -47,6 +82,8 @@ class NextLayer(next_layer.NextLayer):
 
     def _next_layer(self, context: Context, data_client: bytes, data_server: bytes) -> Layer | None:
         policy = self.master.policies[context.client.proxy_mode.full_spec]
+        if is_raw(context):
+            return self._pass(policy, context)
         top = context.layers[-1]
         if len(context.layers) == 1 and isinstance(top, modes.ReverseProxy):
             return self._reverse(context, data_client)
@@ -100,7 +137,7 @@ class NextLayer(next_layer.NextLayer):
         if found is None:
             if policy.intercept.raw_tcp:
                 return self._pass(policy, context)
-            return self._close(context)
+            return self._refuse(context)
         head, end, _ = data.replace(b"\r\n", b"\n").partition(b"\n\n")
         host = _HOST_FIELD.search(data)
         if host is None and not end and len(head) < FIRST_BYTES:
@@ -121,7 +158,7 @@ class NextLayer(next_layer.NextLayer):
             raise next_layer.NeedsMoreData
         if _METHOD.match(data):
             return HttpLayer(context, HTTPMode.transparent)
-        return self._close(context)
+        return self._refuse(context)
 
     def _datagrams(self, policy: Policy, context: Context, data: bytes) -> Layer:
         """UDP passes, but QUIC to listed hosts does not: clients then come by TCP."""
@@ -140,6 +177,17 @@ class NextLayer(next_layer.NextLayer):
         handler.tunnel_idle = policy.intercept.idle
         handler.idle_since = time.monotonic()
         return TCPLayer(context, ignore=True)
+
+    def _refuse(self, context: Context) -> Layer:
+        """Close what is neither TLS nor HTTP, and say so."""
+        host, port = (context.server.address or ("its host", 0))[:2]
+        told.warning(
+            "client %s: what it says to %s port %d is neither TLS nor HTTP: closed (see `raw_tcp`)",
+            context.client.peername[0],
+            host,
+            port,
+        )
+        return self._close(context)
 
     def _close(self, context: Context) -> Layer:
         self.master.count("closed_connections_total")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from mitmproxy.proxy import layer as mitm_layer
 from mitmproxy.proxy import layers as mitm_layers
 from mitmproxy.proxy import mode_servers
 from mitmproxy.proxy.layers import http as mitm_http
 from mitmproxy.proxy.layers import websocket as mitm_websocket
 
-from . import handler, http1, http2, http2_client, layers, modes, stream, websocket
+from . import handler, http1, http2, http2_client, layers, modes, passing, stream, websocket
 
 SEAMS: Final[tuple[tuple[Any, str, Any], ...]] = (
     # HttpLayer.make_stream: every exchange becomes ours.
@@ -24,6 +25,8 @@ SEAMS: Final[tuple[tuple[Any, str, Any], ...]] = (
     (mitm_http, "Http2Server", http2.Server),
     (mitm_http, "Http1Client", http1.Client),
     (mitm_http, "Http2Client", http2_client.Client),
+    # layers whose child is not known yet: servers that speak first are not waited out.
+    (mitm_layer, "NextLayer", passing.Undecided),
     # the next_layer addon: upstream connections chosen by `Upstream`.
     (mitm_layers, "HttpLayer", layers.HttpLayer),
     # ServerInstance.handle_stream: the connection's I/O, hooks and deadlines.

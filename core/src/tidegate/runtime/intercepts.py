@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator
 
@@ -33,7 +33,8 @@ class Intercept(Model):
     `allow_hosts` are the hosts that are intercepted, exact or `*.example.com` (all below it) or
     `*`; by default none. `ignore_hosts` wins over it. Everything else passes untouched.
     `without_sni`: what becomes of TLS that names no host, unless its address is listed.
-    `raw_tcp`: whether what is neither TLS nor HTTP passes; otherwise it is closed.
+    `raw_tcp`: whether what is neither TLS nor HTTP passes; otherwise it is closed. `raw_ports`:
+    what goes to these ports passes from the first byte, so that its server may speak first.
     `upstream_ca`: a PEM file of authorities that are believed beside the system's.
     `on_refused`: what becomes of the later connections of a client that refused the CA.
     `local`: whether an explicit proxy may be asked for addresses of this machine and link-local
@@ -46,6 +47,7 @@ class Intercept(Model):
     ignore_hosts: tuple[str, ...] = ()
     without_sni: Literal["pass", "intercept"] = "pass"
     raw_tcp: bool = False
+    raw_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
     upstream_ca: str | None = None
     on_refused: Literal["report", "pass"] = "report"
     local: bool = False
