@@ -83,8 +83,8 @@ def test_the_verb_shows_the_models_of_the_configuration():
 @pytest.mark.parametrize(
     ("models", "reason"),
     [
-        ([], "at least 1 item"),
-        ([{"name": "a", "targets": []}], "at least 1 item"),
+        ([], "at least one model"),
+        ([{"name": "a", "targets": []}], "at least one target"),
         ([{"name": "a", "targets": ["x/y", "x/y"]}], "'x/y' is named twice"),
         ([{"name": "a", "targets": ["b"]}, {"name": "b", "targets": ["x/y"]}], "virtual model"),
         ([{"name": "a", "targets": ["x/y"]}, {"name": "a", "targets": ["x/y"]}], "called 'a'"),

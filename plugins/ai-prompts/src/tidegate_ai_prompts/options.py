@@ -151,7 +151,7 @@ class Prompt(Model):
     name: str = Field(pattern=NAME)
     description: str = ""
     latest: int | None = None
-    versions: tuple[Version, ...] = Field(min_length=1)
+    versions: tuple[Version, ...]
 
     @model_validator(mode="before")
     @classmethod
@@ -166,6 +166,8 @@ class Prompt(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if not self.versions:
+            raise ValueError("a prompt has at least one version")
         numbers = [version.version for version in self.versions]
         if len(set(numbers)) != len(numbers):
             raise ValueError("two versions have the same number")

@@ -57,7 +57,7 @@ class VirtualModel(Model):
 
     name: str = Field(min_length=1, max_length=200)
     strategy: Strategy = "priority"
-    targets: tuple[Named, ...] = Field(min_length=1)
+    targets: tuple[Named, ...]
     fallback: Fallback = Fallback()
     canary: Share | None = None
     mirror: Share | None = None
@@ -70,6 +70,8 @@ class VirtualModel(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if not self.targets:
+            raise ValueError(f"model {self.name}: name at least one target")
         chain = [option.model for option in (*self.targets, *self.fallback.to)]
         twice = sorted({model for model in chain if chain.count(model) > 1})
         if twice:
@@ -80,12 +82,14 @@ class VirtualModel(Model):
 class AiRouteConfig(AddonConfig):
     """Options of `ai-route`. `max_body` bounds a request; `header` tells callers the model."""
 
-    models: tuple[VirtualModel, ...] = Field(min_length=1)
+    models: tuple[VirtualModel, ...]
     header: bool = True
     max_body: ByteSize = Field(default=32 * 1024 * 1024, gt=0)
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> Self:
+        if not self.models:
+            raise ValueError("give at least one model, in [[addon.models]]")
         names = [model.name for model in self.models]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -17,12 +17,13 @@ from tidegate.api import (
     Upstream,
     hook,
 )
-from tidegate.api.formats import AI_CALL, AiCall, ai_call
+from tidegate.api.formats import AI_CALL, AiCall, ai_call, find_format, format_names
 from tidegate.api.models import MODELS, VIRTUAL, Models
 
 from .demand import Demand, demand_of
 from .options import AiRouteConfig, Share, VirtualModel
 from .plan import PLAN, Plan
+from .prices import load_prices
 from .strategy import Order
 from .targets import Candidate, Target
 
@@ -80,7 +81,11 @@ class AiRoute(Plugin[AiRouteConfig]):
 
     @hook
     def startup(self, previous: Plugin[Any] | None) -> None:
-        """Keep what was learnt of the models that are configured as before."""
+        """Load what the first call would wait for; keep what was learnt of models as they were."""
+        for name in format_names():
+            find_format(name)
+        if any(model.strategy == "cost" for model in self.config.models):
+            load_prices()
         if isinstance(previous, AiRoute):
             for name, route in previous._routes.items():
                 if name in self._routes and self._routes[name].option == route.option:

@@ -14,6 +14,11 @@ _MILLION: Final = 1_000_000
 _NEVER: Final = float("inf")
 
 
+def load_prices() -> None:
+    """Read the price list, which takes a while."""
+    list_price(Model("openai", "gpt-4o", "openai-chat"))
+
+
 def list_price(model: Model) -> Price | None:
     """Dollars per million tokens of input and of output; None: the model is not known there."""
     from genai_prices import Usage, calc_price
