@@ -49,6 +49,8 @@ class Handler(BaseHTTPRequestHandler):
             self.events(int(query or 3))
         elif path == "/big":
             self.big(int(query))
+        elif path.startswith("/cacheable"):
+            self.answer(b"answer %d" % len(SEEN), cache="max-age=600")
         else:
             self.answer(b"hello from the origin")
 
@@ -80,8 +82,10 @@ class Handler(BaseHTTPRequestHandler):
             left -= len(piece)
             yield piece
 
-    def answer(self, body: bytes, kind: str = "text/plain") -> None:
+    def answer(self, body: bytes, kind: str = "text/plain", cache: str = "") -> None:
         self.send_response(200)
+        if cache:
+            self.send_header("Cache-Control", cache)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
