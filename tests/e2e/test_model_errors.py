@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import shutil
+import subprocess
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -14,6 +19,7 @@ import pytest
 from tidegate.testing import Gateway, ScriptedUpstream
 from tidegate.testing.script import chunk, reset, sleep, sse
 
+NODE = Path(__file__).parent / "node"
 START = Callable[..., Awaitable[Gateway]]
 HI = [{"role": "user", "content": "Hi"}]
 KEY = "a-key-of-the-test"
@@ -89,7 +95,7 @@ async def test_too_many_requests(running: Gateway, upstream: ScriptedUpstream) -
     upstream.answer(*sse("[DONE]"))
 
     async def until_denied() -> None:
-        for _ in range(10):
+        for _ in range(60):
             await ask_openai(running)(model="m", messages=HI, stream=True)
 
     with pytest.raises(openai.RateLimitError) as denied:
@@ -134,6 +140,23 @@ async def test_a_stream_that_is_cut_ends_with_an_error_of_its_own_format(
         _ = [event async for event in stream]
     body: Any = broken.value.body
     assert body["error"]["type"] == "api_error"
+
+
+async def test_the_node_clients(running: Gateway, upstream: ScriptedUpstream) -> None:
+    if shutil.which("node") is None or not (NODE / "node_modules/@anthropic-ai").exists():
+        pytest.skip(f"the Node SDKs are missing: npm ci --prefix {NODE}")
+    upstream.answer(*sse(json.dumps(CHUNK), done=False)[:-1], sleep(0.1), reset())
+    env = {**os.environ, "URL": running.url, "API_KEY": KEY}
+    run = await asyncio.to_thread(
+        subprocess.run, ["node", "errors.mjs"], cwd=NODE, env=env, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == {
+        "openai": "invalid_api_key",
+        "anthropic": "authentication_error",
+        "cut": "upstream_protocol_error",
+    }
 
 
 async def test_other_paths_keep_the_envelope(running: Gateway) -> None:
