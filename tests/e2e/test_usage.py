@@ -110,6 +110,20 @@ async def test_a_stream(tmp_path: Path) -> None:
             assert not said["estimated"]
 
 
+async def test_a_stream_that_its_provider_did_not_finish(tmp_path: Path) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.answer(*scripts.sse(*map(json.dumps, [START, *BODY]), done=False))
+        async with Gateway(tmp_path, CONFIG.format(url=upstream.url)) as gateway:
+            async with client(gateway) as sdk:
+                stream = await sdk.chat.completions.create(**ASKED, stream=True)
+                with pytest.raises(openai.APIError):
+                    async for _ in stream:
+                        pass
+            said = await note(gateway)
+            assert (said["input"], said["finish"]) == (1520, None)
+            assert 10 <= said["output"] <= 16
+
+
 async def test_a_stream_whose_caller_leaves(tmp_path: Path) -> None:
     head = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
     events = [scripts.chunk(f"data: {json.dumps(e)}\n\n".encode()) for e in (START, *BODY)]
