@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
 
 from tidegate.api.coding import decode
-from tidegate.api.formats import AiAnswer, AiUsage, find_format
+from tidegate.api.formats import AiAnswer, AiUsage, find_format, format_names
 
 from .asked import Asked
 
@@ -17,6 +18,13 @@ STREAMS: Final = ("text/event-stream", "application/x-ndjson", "application/vnd.
 
 class Unfit(Exception):
     """Why an answer is not kept, in words."""
+
+
+def load_formats() -> None:
+    """Import all formats: on the first call that would block the loop. In a thread."""
+    for name in format_names():
+        with suppress(ValueError):
+            find_format(name).read_answer(b"", stream=True)
 
 
 def plain(body: bytes, coding: str, most: int) -> bytes:

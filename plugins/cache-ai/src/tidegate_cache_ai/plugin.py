@@ -17,7 +17,7 @@ from tidegate.api.messages import Fields, make_response
 from tidegate.api.tiers import Kept, Tier, open_tier
 
 from . import cli
-from .answers import Unfit, plain, replayed, to_keep
+from .answers import Unfit, load_formats, plain, replayed, to_keep
 from .asked import ASKED, Asked, is_call, understand
 from .options import CacheAiConfig
 from .sink import Sink
@@ -42,8 +42,9 @@ class CacheAi(Plugin[CacheAiConfig]):
     tier: Tier
 
     @hook
-    def startup(self, previous: Plugin[Any] | None) -> None:
+    async def startup(self, previous: Plugin[Any] | None) -> None:
         """Open the tier, or take it over from the instance that this one replaces."""
+        await asyncio.to_thread(load_formats)
         self._handed_over = False
         self._count = self.context.counters.add
         self._micro = Decimal(0)
