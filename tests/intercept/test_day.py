@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 
-
 from .network import CLEAN, LISTED, OPENAI, OTHER, Network, Node, needs_network
 
 pytestmark = [needs_network, pytest.mark.xdist_group("intercept-day"), pytest.mark.timeout(1800)]
@@ -121,6 +120,7 @@ def test_a_day_in_staging(network: Network, up: Callable[..., Node]) -> None:
     assert {line["host"] for line in node.logged} <= {LISTED, OPENAI}
     exchanges = sum(map(len, told.values()))
     assert switched >= 3
+    assert {one["transformed"] for lines in told.values() for one in lines} == {"yes", None}
     if REPORT:
         Path(REPORT).write_text(json.dumps({
             "clients": len(processes), "exchanges": exchanges, "lost": 0, "failed": 0,

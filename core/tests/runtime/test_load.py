@@ -14,10 +14,10 @@ def made(**limits: object) -> Load:
     return load
 
 
-def test_a_loop_that_is_late_twice_in_a_row_sheds_until_it_is_in_time() -> None:
+def test_a_loop_that_is_late_three_times_in_a_row_sheds_until_it_is_in_time() -> None:
     load = made(lag=0.25)
-    assert [load.tick(now) for now in (100.25, 100.8, 101.4, 101.65)] == [
-        False, False, True, False,
+    assert [load.tick(now) for now in (100.25, 100.8, 101.4, 102.0, 102.25)] == [
+        False, False, False, True, False,
     ]  # fmt: skip
 
 

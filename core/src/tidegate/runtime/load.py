@@ -17,7 +17,7 @@ from .settings import Gateway
 
 SHARE: Final = 0.85
 """Of the memory there is, what workers may have where no limit is set."""
-LATE_TICKS: Final = 2
+LATE_TICKS: Final = 3
 """Ticks in a row that must be late: one may be a hook that was slow once."""
 MEMORY_TICKS: Final = 4
 """Ticks between looks at the memory, which cost 10 µs."""
