@@ -157,6 +157,31 @@ def test_other_hosts_pass_untouched(network: Network, node: Node, tunnel: Tunnel
     assert [line for line in node.logged if line["host"] == OTHER] == []
 
 
+QUIC = f"""
+import asyncio, ssl
+from aioquic.asyncio.client import connect
+from aioquic.quic.configuration import QuicConfiguration
+settings = QuicConfiguration(alpn_protocols=["h3"], server_name="{LISTED}", idle_timeout=3)
+settings.verify_mode = ssl.CERT_NONE
+async def main():
+    async with connect("{LISTED}", 443, configuration=settings) as client:
+        await client.ping()
+try:
+    asyncio.run(main())
+except ConnectionError:
+    print("no answer")
+"""
+
+
+def test_http3_to_a_listed_host_gets_no_answer(node: Node, tunnel: Tunnel) -> None:
+    """So that clients come by TCP."""
+    before = node.count("closed_connections_total")
+    got = tunnel.run(*python(QUIC))
+    assert got.stdout == "no answer\n", got.stderr
+    assert node.count("closed_connections_total") > before
+    assert "Traceback" not in (node.folder / "log").read_text()
+
+
 def test_cleartext(node: Node, tunnel: Tunnel) -> None:
     got = tunnel.run("curl", "-sS", "-m", "20", f"http://{LISTED}/wireguard/clear")
     assert got.stdout == HELLO, got.stderr
