@@ -90,7 +90,7 @@ def number(value: Any, key: str) -> int:
     """The number of tokens that an object says under `key`; 0 where it says none."""
     found = value.get(key) if type(value) is dict else None
     if type(found) is int:
-        return max(found, 0)
+        return found if found > 0 else 0
     return int(found) if type(found) is float and 0 <= found < 1e15 else 0
 
 
@@ -121,18 +121,20 @@ def usage_of(raw: Json) -> Usage:
 def _chat(raw: Json) -> Usage:
     into, out_of = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
     usage = Usage(number(raw, "prompt_tokens"), number(raw, "completion_tokens"))
-    usage.reasoning = number(out_of, "reasoning_tokens") or number(raw, "reasoning_tokens")
-    beside = usage.input + usage.output + usage.reasoning
-    if usage.reasoning and number(raw, "total_tokens") == beside:
-        usage.output += usage.reasoning  # xAI counts thought beside the completion
-    usage.cache_read = (
-        number(into, "cached_tokens")
-        or number(raw, "prompt_cache_hit_tokens")
-        or number(raw, "cached_tokens")
-    )
-    usage.cache_write = number(into, "cache_write_tokens")
-    usage.audio_input = number(into, "audio_tokens")
-    usage.audio_output = number(out_of, "audio_tokens")
+    if type(out_of) is dict:
+        usage.reasoning = number(out_of, "reasoning_tokens")
+        usage.audio_output = number(out_of, "audio_tokens")
+    usage.reasoning = usage.reasoning or number(raw, "reasoning_tokens")
+    if usage.reasoning:
+        beside = usage.input + usage.output + usage.reasoning
+        if number(raw, "total_tokens") == beside:
+            usage.output += usage.reasoning  # xAI counts thought beside the completion
+    if type(into) is dict:
+        usage.cache_read = number(into, "cached_tokens")
+        usage.cache_write = number(into, "cache_write_tokens")
+        usage.audio_input = number(into, "audio_tokens")
+    if not usage.cache_read:
+        usage.cache_read = number(raw, "prompt_cache_hit_tokens") or number(raw, "cached_tokens")
     usage.searches = number(raw, "num_search_queries") or number(raw, "num_sources_used")
     return usage
 

@@ -250,7 +250,7 @@ class AiUsage(Plugin[AiUsageConfig]):
             "cached": account.cached,
             "streamed": account.reader is not None and account.reader.streamed,
             "finish": account.finish or None,
-            "ttft_ms": round((first - started) * 1000, 3) if first and started else None,
+            "ttft_ms": int((first - started) * 1e6) / 1000 if first and started else None,
         }
 
     def _add_up(self, account: Account) -> None:
@@ -263,12 +263,16 @@ class AiUsage(Plugin[AiUsageConfig]):
             counters.add("cached_calls_total")
             return
         calls, input, output = self._named(account.provider, account.model)
-        counters.add("calls_total")
-        counters.add(calls)
-        counters.add("input_tokens_total", usage.input)
-        counters.add(input, usage.input)
-        counters.add("output_tokens_total", usage.output)
-        counters.add(output, usage.output)
+        values = counters.values
+        for name, n in (
+            ("calls_total", 1),
+            (calls, 1),
+            ("input_tokens_total", usage.input),
+            (input, usage.input),
+            ("output_tokens_total", usage.output),
+            (output, usage.output),
+        ):
+            values[name] = values.get(name, 0) + n
         if account.estimated:
             counters.add("estimated_calls_total")
         if account.cost is None:

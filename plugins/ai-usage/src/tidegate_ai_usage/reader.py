@@ -311,6 +311,11 @@ def _text(value: Json, key: str) -> str:
 
 def _finish_of(value: Json) -> str:
     """Why the answer ended, in the provider's own word; "": it has not said."""
+    choices = value.get("choices")
+    if type(choices) is list and choices and type(choices[0]) is dict:
+        word = choices[0].get("finish_reason")
+        if type(word) is str and word:
+            return word
     holders: list[Any] = [value, value.get("delta"), value.get("response"), value.get("message")]
     for name in ("choices", "candidates"):
         held = value.get(name)
