@@ -100,9 +100,15 @@ class CacheHttp(Plugin[CacheConfig]):
         (only,) = shelf.variants
         now = exchange.now
         age = usual_age(fields, only.head, now)
-        body = self.store.body(key, shelf, only) if age is not None else None
-        if age is None or body is None:
+        if age is None:
             return None
+        body = only.body
+        if body is None:
+            body = self.store.body(key, shelf, only)
+            if body is None:
+                return None
+        elif only.number:
+            self.store.shared.visit(only.number)
         self._hit(exchange, body, "hit")
         return hit_answer(only, body, age, now)
 
