@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -155,6 +156,20 @@ def test_other_hosts_pass_untouched(network: Network, node: Node, tunnel: Tunnel
     assert got.stdout == HELLO, got.stderr
     assert "issuer: CN=Origin's CA" in got.stderr
     assert [line for line in node.logged if line["host"] == OTHER] == []
+
+
+def test_a_rolling_restart_takes_the_tunnel_along(node: Node, tunnel: Tunnel) -> None:
+    """Clients shake hands anew with the successor; what was open within is cut."""
+    before = [worker["pid"] for worker in node.status()["workers"]]
+    os.kill(node.process.pid, signal.SIGUSR2)
+    end = time.monotonic() + 60
+    while set(before) & {worker["pid"] for worker in node.status()["workers"]}:
+        assert time.monotonic() < end, (node.folder / "log").read_text()
+        time.sleep(0.1)
+    url = f"https://{LISTED}/wireguard/later"
+    got = tunnel.run("curl", "-sS", "--retry", "9", "--retry-all-errors", "-m", "50", url,
+                     env=node.trust)  # fmt: skip
+    assert got.stdout == HELLO, got.stderr
 
 
 QUIC = f"""

@@ -39,10 +39,11 @@ class Slot:
         self._backoff = Backoff()
         self._reviving: asyncio.Task[None] | None = None
 
-    async def start(self) -> WorkerProcess:
+    async def start(self, *, successor: bool = False) -> WorkerProcess:
         """Start a worker and wait until it serves. Raises ConfigError."""
         numbers = {name: sock.fileno() for name, sock in self.sockets.items()}
         start = {**self._start_message(), "sockets": numbers, "slot": self.index}
+        start["successor"] = successor
         files = list(numbers.values())
         worker = await WorkerProcess.spawn(self.index, start, files, self._stdout)
         self._alive.add(worker)
@@ -61,7 +62,7 @@ class Slot:
 
         One that hangs, and so does not leave within `drain` + `grace` seconds, is killed.
         """
-        successor = await self.start()
+        successor = await self.start(successor=True)
         old, self.worker = self.worker, successor
         if old is not None:
             log.info("worker %d takes over from %d (slot %d)", successor.pid, old.pid, self.index)

@@ -44,7 +44,7 @@ class Worker:
         self.sockets = {
             name: socket.socket(fileno=number) for name, number in start["sockets"].items()
         }
-        self.first = start["slot"] == 0
+        self.first, self.successor = start["slot"] == 0, start["successor"]
         self.engine: Engine
         self.prepared: tuple[int, Settings, Generation] | None = None
         self.leaving = asyncio.Event()
@@ -54,7 +54,9 @@ class Worker:
     async def serve(self) -> None:
         """Serve until told to leave, or until the supervisor is gone."""
         self.runtime.commit(await self.runtime.prepare(self.settings))
-        self.engine = make_engine(self.runtime, self.settings, first=self.first)
+        self.engine = make_engine(
+            self.runtime, self.settings, first=self.first, successor=self.successor
+        )
         try:
             await self.engine.start(self.sockets)
         except (StartError, OSError) as error:  # a mode, or a certificate (ssl.SSLError)
@@ -162,15 +164,18 @@ class Worker:
         }
 
 
-def make_engine(runtime: Runtime, settings: Settings, *, first: bool) -> Engine:
+def make_engine(
+    runtime: Runtime, settings: Settings, *, first: bool, successor: bool = False
+) -> Engine:
     """The carriers. Must be called on the running loop.
 
     The lane is there even where no listener asks for it: a cache renews what it holds over it.
-    `first`: it is the worker that runs the modes which no two workers can share.
+    `first`: it is the worker that runs the modes which no two workers can share. `successor`:
+    another worker still runs them.
     """
     from tidegate.lane import Lane
 
-    return Engine(runtime, settings, lane=Lane(runtime, settings), first=first)
+    return Engine(runtime, settings, lane=Lane(runtime, settings), first=first, successor=successor)
 
 
 def settle() -> None:

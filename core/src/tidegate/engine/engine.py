@@ -16,6 +16,7 @@ from tidegate.runtime.settings import Settings
 from .bridge import TICK
 from .lanes import Lane
 from .master import Master
+from .pace import SlowReaders
 
 log = logging.getLogger("tidegate.engine")
 
@@ -31,6 +32,7 @@ class Engine:
         settings: that configuration's own.
         lane: what serves the listeners whose carrier is the lane.
         first: this worker also runs the modes that no two workers can share (WireGuard).
+        successor: another worker has their ports, and gives them back when this one serves.
     """
 
     def __init__(
@@ -40,11 +42,12 @@ class Engine:
         lane: Lane | None = None,
         *,
         first: bool = True,
+        successor: bool = False,
     ) -> None:
         self._runtime = runtime
         self._settings = settings
         self._lane = lane
-        self._first = first
+        self._first, self._successor = first, successor
         self._master: Master | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -68,7 +71,13 @@ class Engine:
         for name, given in sockets.items():
             own = lists.setdefault(name.partition("|")[0], [])
             own.extend(given if isinstance(given, list) else [given])
-        self._master = Master(self._runtime, self._settings, self._lane, first=self._first)
+        self._master = Master(
+            self._runtime,
+            self._settings,
+            self._lane,
+            first=self._first,
+            successor=self._successor,
+        )
         if self._lane is not None:
             self._lane.handover = self._master.proxies.take_over
         await self._master.start(lists)
@@ -142,7 +151,7 @@ class Engine:
         await master.done()
 
     async def _sweep(self, master: Master) -> None:
-        load = master.bridge.load
+        load, slow = master.bridge.load, SlowReaders()
         while True:
             await asyncio.sleep(TICK)
             now = time.monotonic()
@@ -150,5 +159,6 @@ class Engine:
             for handler in master.handlers:
                 try:
                     handler.check(now, draining=master.bridge.draining)
+                    slow.look(handler, now, master.gateway.deadlines.write)
                 except Exception:
                     log.exception("a connection's deadlines could not be checked")

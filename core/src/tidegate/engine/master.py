@@ -68,6 +68,7 @@ class Master(mitmproxy.master.Master):
         lane: Lane | None = None,
         *,
         first: bool = True,
+        successor: bool = False,
     ) -> None:
         patches.install()
         super().__init__(options.Options(), asyncio.get_running_loop())
@@ -76,6 +77,7 @@ class Master(mitmproxy.master.Master):
         self.runtime = runtime
         self.settings = settings
         self.lane = lane
+        self.successor = successor
         self.intercepts = tuple(x for x in settings.intercepts if x.addresses or first)
         self.names = {x.mode: x.name for x in self.intercepts}
         self.refusals = Refusals(self)

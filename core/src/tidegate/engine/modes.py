@@ -7,11 +7,13 @@ listener of the settings; the address only tells listeners apart.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import resource
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 told = Sparse(logging.getLogger("tidegate.engine"))
 
 BACKLOG: Final = 1024
+RETRY: Final = 0.1
+"""Seconds between attempts at a port that a predecessor has."""
 SPARE_FILES: Final = 64
 """File descriptors that are kept for logs, stores and the like."""
 LINGERERS: Final = 256
@@ -199,7 +203,37 @@ async def listen(
         servers.append(
             await asyncio.start_server(instance.handle_stream, sock=copy, backlog=BACKLOG)
         )
-    return servers or await _listen(instance, host, port)
+    if servers:
+        return servers
+    begin = partial(_listen, instance, host, port)
+    try:
+        return await begin()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or not proxies.master.successor:
+            raise
+    return [Later(begin)]
+
+
+class Later:
+    """A server on a port that the worker before this one still has."""
+
+    sockets = ()
+
+    def __init__(self, begin: Callable[[], Awaitable[list[Any]]]) -> None:
+        self._servers: list[Any] = []
+        self._beginning = asyncio.create_task(self._begin(begin))
+
+    async def _begin(self, begin: Callable[[], Awaitable[list[Any]]]) -> None:
+        while not self._servers:
+            await asyncio.sleep(RETRY)
+            with suppress(OSError):
+                self._servers = await begin()
+
+    def close(self) -> None:
+        """Wait no longer, and close the port."""
+        self._beginning.cancel()
+        for server in self._servers:
+            server.close()
 
 
 async def handle_stream(
