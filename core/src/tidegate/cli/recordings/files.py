@@ -16,6 +16,7 @@ from tidegate.runtime.problems import ConfigError, Problem
 
 SUFFIX: Final = ".cassette"
 FORMATS: Final = ("har", "flows")
+BOM: Final = b"\xef\xbb\xbf"
 
 
 class Unreadable(ConfigError):
@@ -39,9 +40,9 @@ def read(path: Path) -> list[Recording]:
         if path.suffix == SUFFIX:
             return [_cassette(path, path.name)]
         with path.open("rb") as file:
-            start = file.read(1)
+            start = file.read(4).removeprefix(BOM)
             file.seek(0)
-            if start != b"{":
+            if not start.startswith(b"{"):
                 from .flows import from_flows
 
                 return list(from_flows(file, path.name))
@@ -51,7 +52,7 @@ def read(path: Path) -> list[Recording]:
                 return list(from_lines(file, path.name))
             from .har import from_har
 
-            return from_har(orjson.loads(file.read()), path.name)
+            return from_har(orjson.loads(file.read().removeprefix(BOM)), path.name)
     except OSError as error:
         raise Unreadable(path, error.strerror or str(error)) from None
     except ValueError as error:
@@ -87,10 +88,13 @@ def folder_of(recordings: Iterable[Recording], folder: Path) -> list[Path]:
     """Write recordings as cassettes below `folder`; their files. What is there stays."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
+    last: dict[str, int] = {}  # so that many of the same request are not counted through each time
     for recording in recordings:
-        stem, number = _stem(recording), 1
+        stem = _stem(recording)
+        number = last.get(stem, 0) + 1
         while (path := folder / f"{stem}.{number}{SUFFIX}").exists():
             number += 1
+        last[stem] = number
         path.write_text(dumps(recording), encoding="utf-8")
         written.append(path)
     return written
