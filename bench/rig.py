@@ -121,10 +121,11 @@ class Node:
     def __init__(self, folder: Path, config: str, *, workers: int = 1) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "addons.toml").write_text(config)
+        listen = [] if "[[gateway.listen]]" in config else ["--listen", "127.0.0.1:0"]
         self._log = (folder / "node.log").open("wb")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tidegate.cli.main", "up", "--json", "--config", "addons.toml",
-             "--state", "state", "--listen", "127.0.0.1:0", "--workers", str(workers)],
+             "--state", "state", *listen, "--workers", str(workers)],
             cwd=folder, stdout=subprocess.PIPE, stderr=self._log,
         )  # fmt: skip
         assert self.process.stdout is not None

@@ -104,6 +104,22 @@ async def test_a_client_that_opens_no_window_holds_its_upstream_and_no_one_else(
         assert sum(map(exchange.h2_conn.backlog, exchange.calls)) < 1024 * 1024
 
 
+async def test_a_stream_that_its_client_takes_nothing_of_is_reset(
+    front: Front, upstream: Any, route_to: Any
+) -> None:
+    """However often it sends a PING."""
+    upstream.handle(lambda r: body(bytes(500_000)) if r.target == "/large" else body(b"small"))
+    serving = await front(route_to(upstream.url), gateway='deadlines = { write = "1s" }')
+    async with serving.http2(auto=False) as client:
+        stream = client.streams[client.open("/large")]
+        async with asyncio.timeout(20):
+            while stream.reset is None:
+                client.raw(ping())
+                await asyncio.sleep(0.1)
+        client.h2.increment_flow_control_window(65536)
+        assert (await client.get("/small")).body == b"small"
+
+
 async def test_a_large_answer_comes_whole(front: Front, upstream: Any, route_to: Any) -> None:
     content = bytes(range(256)) * 20_000
     upstream.answer(*body(content))

@@ -57,6 +57,7 @@ class Call:
         relay: passes the answer's body on where it streams.
         held: the small body of the answer is held back, to be sent whole.
         head_sent: the client has seen the head of the answer.
+        body_since: when the body began, later by what others have held it up; monotonic.
         bodiless: the upstream's answer has no body.
         replaced: a transform gave an answer of its own in place of one that would stream.
         unread: the request's end has not come yet.
@@ -67,6 +68,7 @@ class Call:
         "attempt",
         "begun",
         "bodiless",
+        "body_since",
         "close",
         "exchange",
         "finished",
@@ -114,7 +116,7 @@ class Call:
         self.finished = False
         self.task: asyncio.Task[None] | None = None
         self.over = False
-        self.last = time.monotonic()
+        self.last = self.body_since = time.monotonic()
         handler.calls.add(self)
         handler.head_since = 0.0
 

@@ -155,7 +155,7 @@ class Engine:
         while True:
             await asyncio.sleep(TICK)
             now = time.monotonic()
-            load.tick(now)
+            load.tick(now, time.process_time())
             for handler in master.handlers:
                 try:
                     handler.check(now, draining=master.bridge.draining)

@@ -28,8 +28,9 @@ from tidegate.runtime.lifecycle import LAST_CALL
 from .answers import envelope, wire
 from .call import Call
 from .destinations import Destination, connect, reaches_local
-from .layers import HttpLayer, Linger, Origin, Overdue, Released, Written, due
+from .layers import HttpLayer, Linger, Origin, Overdue, Released, Written
 from .loop import eager
+from .pace import due
 from .passing import tell_silence
 from .sparse import Sparse
 
@@ -361,10 +362,8 @@ class Handler(ProxyConnectionHandler):
             self._check_idle(now, draining=draining)
             return
         self.idle_since = now
-        for call in tuple(self.calls):
-            event = due(call, now)
-            if event is not None:
-                self.post(event)
+        for event in due(self, now):
+            self.post(event)
 
     def _check_idle(self, now: float, *, draining: bool) -> None:
         if self._lingering or self.client not in self.transports:

@@ -81,14 +81,6 @@ class Stalled(events.Event):
         self.call = call
 
 
-def due(call: Call, now: float) -> Overdue | Stalled | None:
-    """What an exchange is to be told, now that it is looked at."""
-    code = call.overdue(now)
-    if code is not None:
-        return Overdue(call, code.denial())
-    return Stalled(call) if call.stalled(now) else None
-
-
 class Written(HttpEvent):
     """What a stream sent upstream has been written: its client may send more."""
 

@@ -129,7 +129,7 @@ class Lane:
 
     def _tick(self) -> None:
         now = self.now = self.pool.now = time.monotonic()
-        self.shedding = self.load.tick(now)
+        self.shedding = self.load.tick(now, time.process_time())
         self._timer = self.loop.call_later(TICK, self._tick)
         due = [c for c in self.clients if now >= c.deadline or now >= c.stall or now >= c.total]
         for connection in due:

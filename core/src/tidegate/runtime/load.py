@@ -18,7 +18,9 @@ from .settings import Gateway
 SHARE: Final = 0.85
 """Of the memory there is, what workers may have where no limit is set."""
 LATE_TICKS: Final = 3
-"""Ticks in a row that must be late: one may be a hook that was slow once."""
+"""Ticks in a row that must be late by this process's own work: one may be a hook that was slow."""
+OWN_SHARE: Final = 0.5
+"""Of the time of a late tick, what this process must have computed: else others held it up."""
 MEMORY_TICKS: Final = 4
 """Ticks between looks at the memory, which cost 10 µs."""
 TRIM_LOOKS: Final = 5
@@ -36,11 +38,14 @@ class Load:
         shedding: new work is to be refused.
     """
 
-    __slots__ = ("_every", "_lag", "_late", "_limit", "_looks", "_memory", "_then", "shedding")
+    __slots__ = (
+        "_cpu", "_every", "_lag", "_late", "_limit", "_looks", "_memory", "_then", "shedding",
+    )  # fmt: skip
 
     def __init__(self, every: float, now: float) -> None:
         self._every = every
         self._then = now
+        self._cpu = 0.0
         self._late = self._looks = 0
         self._lag = 0.25
         self._limit = 0
@@ -52,10 +57,11 @@ class Load:
         self._lag = gateway.limits.lag
         self._limit = gateway.limits.memory or default_limit(gateway.workers)
 
-    def tick(self, now: float) -> bool:
-        """Look again. Returns `shedding`."""
-        late = now - self._then - self._every > self._lag
-        self._then = now
+    def tick(self, now: float, cpu: float) -> bool:
+        """Look again. `now`: monotonic, `cpu`: of this process, in seconds. Returns `shedding`."""
+        passed, used = now - self._then, cpu - self._cpu
+        late = passed - self._every > self._lag and used > OWN_SHARE * passed
+        self._then, self._cpu = now, cpu
         self._late = self._late + 1 if late else 0
         self._looks += 1
         if self._looks % MEMORY_TICKS == 0:
