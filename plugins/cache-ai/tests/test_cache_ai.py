@@ -11,6 +11,7 @@ from tidegate_cache_ai import CacheAi
 from tidegate_cache_ai.keys import call_name
 
 from tidegate.api import Exchange, Plugin, Principal, hook
+from tidegate.api.caching import cache_hints
 from tidegate.api.formats import AI_CALL, AI_SPENT, AiSpent
 from tidegate.testing import Cut, Harness, Use, make_answer, make_exchange
 from tidegate.testing.contracts import CacheContract, PluginContract
@@ -444,3 +445,19 @@ async def test_what_was_purged_while_it_was_asked_stays_out() -> None:
         assert (await ask(harness)).from_cache
         assert tier.purge("tag", b"model:m-1") == 1
         assert not (await ask(harness)).from_cache
+
+
+async def test_what_other_plugins_know_is_in_the_key_and_in_the_tags() -> None:
+    class Tenants(Plugin):
+        @hook
+        def transform_request(self, exchange: Exchange) -> None:
+            hints = cache_hints(exchange)
+            hints.key.append((exchange.header("x-tenant") or "none").encode())
+            hints.tags.append("service:chat")
+
+    async with Harness(Tenants, use(partition="shared"), answer=whole()) as harness:
+        for tenant in ("one", "two"):
+            assert not (await ask(harness, x_tenant=tenant)).from_cache
+            assert (await ask(harness, x_tenant=tenant)).from_cache
+        assert harness.plugin("cache-ai").tier.purge("tag", b"service:chat") == 2
+        assert not (await ask(harness, x_tenant="one")).from_cache

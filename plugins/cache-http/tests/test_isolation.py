@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import urlsplit
 
 import pytest
 from tidegate_cache_http import CacheHttp
 
-from tidegate.api import Client, Principal, upstream_from_url
+from tidegate.api import Client, Plugin, Principal, hook, upstream_from_url
+from tidegate.api.caching import cache_hints
 from tidegate.testing import Harness, Use, make_answer, make_exchange
 from tidegate.testing.contracts import CacheContract, PluginContract
 
@@ -226,3 +228,43 @@ async def test_an_intercepted_host_name_is_not_believed():
                 await harness.send(exchange)
                 assert exchange.from_cache is expected
         assert not (await ask(harness)).from_cache
+
+
+class Tenants(Plugin):
+    """Tells requests apart by what it knows of them, and tags what is stored."""
+
+    @hook
+    def transform_request(self, exchange):
+        hints = cache_hints(exchange)
+        if tenant := exchange.header("x-tenant"):
+            hints.key.append(tenant.encode())
+        hints.tags.append(f"service:{exchange.path.strip('/')}")
+
+
+async def test_what_other_plugins_know_is_in_the_key_and_in_the_tags():
+    answer_fields.update({"cache-tag": "a, b", "etag": '"1"'})
+    async with Harness(Tenants, use(), answer=reflecting) as harness:
+        store = harness.plugin("cache-http").store
+        for fields in ({"x_tenant": "one"}, {"x_tenant": "two"}, {}):
+            assert not (await ask(harness, **fields)).from_cache
+            assert (await ask(harness, **fields)).from_cache
+        other = "http://api.test/other"
+        await ask(harness, url=other)
+        assert store.drain()
+        # a validation leaves what others have tagged
+        harness.answer = lambda _: make_answer(304, "", {"etag": '"1"', "cache-tag": "c"})
+        assert (await ask(harness, url=other, cache_control="no-cache")).status == 200
+        harness.answer = reflecting
+        assert store.drain()
+        assert await purge(store, "tag", b"a") == 3
+        assert (await ask(harness, url=other)).from_cache
+        assert await purge(store, "tag", b"service:other") == 1
+        assert not (await ask(harness, url=other)).from_cache
+
+
+async def purge(store, scope, value):
+    loop = asyncio.get_running_loop()
+    count = loop.create_future()
+    done = lambda number: loop.call_soon_threadsafe(count.set_result, number)  # noqa: E731
+    store.purge(scope, value, soft=False, done=done)
+    return await count

@@ -219,6 +219,10 @@ class Exchange:
             self._stash = Stash()
         return self._stash
 
+    def stashed[T](self, key: StashKey[T]) -> T | None:
+        """What is in the stash under `key`, or None: for hot paths, it makes nothing."""
+        return None if self._stash is None else self._stash.get(key)
+
     def at_end(self, fn: Callable[[Exchange], None]) -> None:
         """Call `fn(exchange)` when this exchange ends, however it ends.
 

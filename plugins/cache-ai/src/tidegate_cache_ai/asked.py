@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 
 from tidegate.api import Exchange, StashKey
+from tidegate.api.caching import CACHE_HINTS
 from tidegate.api.formats import AiCall, ai_call, inbound_format
 
 from .keys import ambiguous, call_name, credentials, stateful
@@ -89,7 +90,16 @@ def understand(exchange: Exchange, config: CacheAiConfig) -> Asked | None:
     if not asked.why:
         query = data.path.decode("latin-1").partition("?")[2]
         more = [name.encode() for name in config.headers]
-        asked.name = call_name(exchange.host, exchange.path, query, body, data.headers.fields, more)
+        hints = exchange.stashed(CACHE_HINTS)
+        asked.name = call_name(
+            exchange.host,
+            exchange.path,
+            query,
+            body,
+            data.headers.fields,
+            more,
+            hints.key if hints is not None else (),
+        )
         asked.partition = partition_of(exchange, config)
     return asked
 

@@ -60,14 +60,19 @@ class Verbs:
         model: Annotated[str | None, typer.Option(help="Answers of this model.")] = None,
         principal: Annotated[str | None, typer.Option(help="Answers of team/name.")] = None,
         team: Annotated[str | None, typer.Option(help="Answers of a team's partition.")] = None,
+        tag: Annotated[
+            str | None, typer.Option(help="Answers that a plugin has tagged so.")
+        ] = None,
         everything: Annotated[bool, typer.Option("--all", help="All answers.")] = False,
         as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
         """Drop what is kept, on all workers at once."""
         named = {"model": model, "principal": principal, "team": team}
         chosen = [f"{kind}:{value}".encode() for kind, value in named.items() if value is not None]
+        if tag is not None:
+            chosen.append(tag.encode())
         if len(chosen) + everything != 1:
-            raise typer.BadParameter("name one of --model, --principal, --team, --all")
+            raise typer.BadParameter("name one of --model, --principal, --team, --tag, --all")
         scope: PurgeScope = "all" if everything else "tag"
         with self._tier() as tier:
             count = tier.purge(scope, b"" if everything else chosen[0])

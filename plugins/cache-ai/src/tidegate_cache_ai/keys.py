@@ -41,11 +41,18 @@ def canonical(value: Any, *, ordered: bool = False) -> Any:
 
 
 def call_name(
-    host: str, path: str, query: str, body: dict[str, Any], fields: Fields, more: Iterable[bytes]
+    host: str,
+    path: str,
+    query: str,
+    body: dict[str, Any],
+    fields: Fields,
+    more: Iterable[bytes],
+    hints: Iterable[bytes] = (),
 ) -> bytes:
     """The name of a call: the same for a stream and for a whole answer.
 
-    `more`: names of further request fields (lower case) that have a part in it.
+    `more`: names of further request fields (lower case) that have a part in it; `hints`: what
+    other plugins tell requests apart by.
     """
     said = {key: value for key, value in body.items() if key not in _DELIVERY}
     wanted = set(more)
@@ -62,7 +69,9 @@ def call_name(
         digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
     for lowered, value in spoken:
         digest.update(lowered + b":" + value + b"\0")
-    digest.update(orjson.dumps(canonical(said)))
+    for hint in hints:
+        digest.update(b"%d:%b" % (len(hint), hint))
+    digest.update(b"\0" + orjson.dumps(canonical(said)))
     return b"ai:" + digest.hexdigest().encode()
 
 

@@ -11,6 +11,7 @@ import orjson
 from mitmproxy import http
 
 from tidegate.api import Body, BodySink, ErrorCode, Exchange, Plugin, hook
+from tidegate.api.caching import CACHE_HINTS
 from tidegate.api.coding import coding_of
 from tidegate.api.formats import AI_SPENT, AiUsage, error_body
 from tidegate.api.messages import Fields, make_response
@@ -202,7 +203,10 @@ class CacheAi(Plugin[CacheAiConfig]):
         if spent is not None and spent.cost is not None:
             fields += ((b"cost", f"{spent.cost:f}".encode()),)
         kept = Kept(fields, body, exchange.now, int(self.config.ttl))
-        tags = (b"model:" + asked.model.encode("utf-8", "replace"), asked.partition)
+        tags = [b"model:" + asked.model.encode("utf-8", "replace"), asked.partition]
+        hints = exchange.stashed(CACHE_HINTS)
+        if hints is not None:
+            tags += [tag.encode() for tag in hints.tags]
         if self.tier.put(asked.name, asked.partition, kept, mark=asked.mark, tags=tags):
             self._count("kept_total")
 

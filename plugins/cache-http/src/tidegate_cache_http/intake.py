@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mitmproxy import http
 
 from tidegate.api import Counters, Exchange
+from tidegate.api.caching import CACHE_HINTS
 from tidegate.api.messages import make_response
 
 from .flights import Flights
@@ -206,6 +207,9 @@ class Intake:
             raise Refusal("the answer to a POST is stored with a lifetime only")
         head.reason = data.reason or b""
         head.stamp = ticket.stamp
+        hints = exchange.stashed(CACHE_HINTS)
+        if hints is not None and hints.tags:
+            head.tags += tuple(tag.encode() for tag in hints.tags)
         common = ticket.rule.open_key(ticket.own_key)
         if common is not None and shareable(directives_for_us(fields, ticket.terms)[0]):
             return head, common

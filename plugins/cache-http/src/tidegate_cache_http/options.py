@@ -13,6 +13,7 @@ import msgpack
 from pydantic import Field, field_validator, model_validator
 
 from tidegate.api import AddonConfig, ByteSize, Duration, Exchange, Model
+from tidegate.api.caching import CACHE_HINTS
 from tidegate.api.fields import field_name
 
 from .rules.fields import Fields, joined
@@ -166,12 +167,15 @@ class Rule:
             url = self.recipe.url(url)
         client, principal, origin = exchange.client, exchange.principal, exchange.upstream
         direct = client.peer == client.address
-        if principal is None and direct and not self.headers and origin is None:
+        hints = exchange.stashed(CACHE_HINTS)
+        if hints is None and principal is None and direct and not self.headers and origin is None:
             return Key(url, b"")
         # a trusted proxy told who called: what else it told reaches the origin as well
         names = self.headers if direct else self.headers + _TRUSTED_FORWARDS
         fields: Fields = data.headers.fields
-        values = tuple(joined(fields, name) for name in names)
+        values: Values = tuple(joined(fields, name) for name in names)
+        if hints is not None and hints.key:
+            values += (tuple(hints.key),)
         if origin is not None:  # intercepted: a Host field alone doesn't say who answered
             values += (origin.url.encode(),)
         owner = principal.id if principal is not None and self.partition != "shared" else None
@@ -185,7 +189,10 @@ class Rule:
         return Key(key.url, scope(None, tuple(values))) if owner is not None else None
 
 
-def scope(owner: str | None, values: tuple[bytes | None, ...]) -> bytes:
+type Values = tuple[bytes | tuple[bytes, ...] | None, ...]
+
+
+def scope(owner: str | None, values: Values) -> bytes:
     """The part of a key that is not the URL; empty where there is nothing to tell apart."""
     if owner is None and all(value is None for value in values):
         return b""

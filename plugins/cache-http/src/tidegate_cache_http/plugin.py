@@ -76,8 +76,9 @@ class CacheHttp(Plugin[CacheConfig]):
         rule = self._rules.of(exchange.host, exchange.path)
         key = rule.key(exchange)
         fields: Fields = data.headers.fields
-        known = (None, key) if rule.bypasses else self._find(rule, key)
-        if data.method == b"GET" and known[0] is not None:
+        ours = not rule.bypasses and data.method in (b"GET", b"HEAD")
+        known = self._find(rule, key) if ours else (None, key)
+        if known[0] is not None and data.method == b"GET":
             response = self._usual(exchange, fields, known[1], known[0])
             if response is not None:
                 return response

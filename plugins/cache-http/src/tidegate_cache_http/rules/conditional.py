@@ -9,7 +9,7 @@ from .dates import parse_date
 from .fields import HOP_BY_HOP, Fields, connection_options, first, joined, without
 from .freshness import directives_for_us, lifetime_of, year_of
 from .messages import Asked, Stored, Terms
-from .storing import make_stored
+from .storing import make_stored, surrogate_tags
 from .tags import parse_tags, weakly_equal
 
 PRECONDITIONS: Final = frozenset({b"if-none-match", b"if-modified-since"})
@@ -100,6 +100,8 @@ def updated(stored: Stored, answer: Fields, now: float, asked_at: float, terms: 
     new.reason = stored.reason
     new.size, new.part, new.vary = stored.size, stored.part, stored.vary
     new.asked_range, new.stamp = stored.asked_range, stored.stamp
+    named = surrogate_tags(stored.fields)
+    new.tags += tuple(tag for tag in stored.tags if tag not in named and tag not in new.tags)
     return new
 
 
