@@ -39,9 +39,12 @@ def test_a_row_says_what_can_be_used(row):
     assert parts.scheme == ("http" if here else "https")
     assert not filled.endswith("/")
     assert row.kind in get_args(Kind.__value__)
-    assert set(row.serves) <= set(get_args(Call.__value__))
+    for kind, format in row.kinds.items():
+        assert kind == "count-tokens" or kind in get_args(Call.__value__)
+        assert find_format(format).kind == kind
     assert re.fullmatch(r"[A-Z][A-Z0-9_]+", row.env) or here
-    assert [find_format(name) for name in row.formats] or row.serves
+    assert all(find_format(name).kind == "chat" for name in row.formats)
+    assert row.formats or row.kinds
     for name in models_of(row.name):
         found = facts(row.name, name)
         assert found is not None

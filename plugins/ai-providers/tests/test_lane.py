@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import struct
+import zlib
 from typing import Any
 
 import anthropic
@@ -18,6 +20,7 @@ from botocore.credentials import Credentials
 from google import genai
 
 from tidegate.api import AddonConfig, Plugin, Principal, hook
+from tidegate.api.formats import AiCall
 from tidegate.testing import ScriptedUpstream, Use
 from tidegate.testing import script as scripts
 
@@ -54,6 +57,12 @@ async def ask(node: Any, model: str = "work/a-model", **fields: Any) -> httpx.Re
     body = {"model": model, "messages": HELLO, **fields}
     async with httpx.AsyncClient() as client:
         return await client.post(f"{node.url}/v1/chat/completions", json=body)
+
+
+def leaf_of(addon: Any) -> Any:
+    """The upstream that a call is made with, key and all."""
+    pool = addon.catalog.upstream(addon.catalog.find("work/m"), AiCall("openai-chat", HELLO))
+    return pool.members[0].upstream
 
 
 async def test_a_call_of_the_same_format_passes_with_only_the_model_renamed(lane):
@@ -108,6 +117,7 @@ async def test_a_key_is_in_no_log_error_explanation_or_repr(lane, caplog):
             repr(addon.catalog.providers),
             repr(addon.catalog.states),
             addon.explain("route", None),
+            repr(leaf_of(addon)),
         ]
         assert not [text for text in shown if SECRET in text]
 
@@ -185,6 +195,15 @@ async def test_an_unknown_model_is_not_found_in_the_clients_own_words(lane):
                 await client.aio.models.generate_content(model=model, contents="Hello")
             assert heard.value.code == 404
         assert upstream.requests == []
+
+
+async def test_the_client_of_gemini_may_name_provider_and_model(lane):
+    async with ScriptedUpstream() as upstream, lane(work(upstream)) as node:
+        upstream.answer(*scripts.json(ANSWER))
+        client = genai.Client(api_key="x", http_options={"base_url": node.url}).aio
+        said = await client.models.generate_content(model="work/a-model", contents="Hello")
+        assert said.text == "Hi"
+        assert upstream.requests[0].json()["model"] == "a-model"
 
 
 async def test_a_model_that_has_no_tools_or_images_is_not_asked_for_them(lane):
@@ -368,7 +387,8 @@ async def test_moderations_images_and_rerank_pass(lane):
         for path in ("moderations", "images/generations", "rerank"):
             upstream.answer(*scripts.json({"ok": path}))
             async with httpx.AsyncClient() as client:
-                said = await client.post(f"{node.url}/v1/{path}", json={"model": "work/m"})
+                body = {"model": "work/m", "query": "tides", "documents": ["a"]}
+                said = await client.post(f"{node.url}/v1/{path}", json=body)
             assert said.json() == {"ok": path}
         assert [r.target for r in upstream.requests] == [
             "/base/v1/moderations",
@@ -378,13 +398,58 @@ async def test_moderations_images_and_rerank_pass(lane):
         assert [r.json()["model"] for r in upstream.requests] == ["m"] * 3
 
 
-async def test_coheres_rerank_has_a_path_of_its_own(lane):
+async def test_rerank_is_translated_for_cohere(lane):
+    asked = {"model": "cohere/rerank-v3.5", "query": "tides", "documents": ["a", "b"], "top_n": 1}
+    answer = {"id": "1", "results": [{"index": 1, "relevance_score": 0.9}], "meta": {}}
     async with ScriptedUpstream() as upstream:
         async with lane({"name": "cohere", "url": upstream.url, "keys": ["k"]}) as node:
-            upstream.answer(*scripts.json({"results": []}))
+            upstream.answer(*scripts.json(answer))
             async with httpx.AsyncClient() as client:
-                await client.post(f"{node.url}/v1/rerank", json={"model": "cohere/rerank-v3.5"})
+                said = await client.post(f"{node.url}/v1/rerank", json=asked)
+            assert said.json()["results"][0]["index"] == 1
         assert upstream.requests[0].target == "/v2/rerank"
+        assert upstream.requests[0].json()["model"] == "rerank-v3.5"
+
+
+async def test_embeddings_are_translated_for_gemini(lane):
+    answer = {"embeddings": [{"values": [0.1, 0.2]}, {"values": [0.3, 0.4]}]}
+    async with ScriptedUpstream() as upstream:
+        gemini = {"name": "gemini", "url": f"{upstream.url}/v1beta", "keys": [SECRET]}
+        async with lane(gemini) as node, openai_of(node) as sdk:
+            upstream.answer(*scripts.json(answer))
+            said = await sdk.embeddings.create(model="gemini-embedding-001", input=["x", "y"])
+            assert said.data[1].embedding == pytest.approx([0.3, 0.4])
+        assert upstream.requests[0].target == (
+            "/v1beta/models/gemini-embedding-001:batchEmbedContents"
+        )
+        assert upstream.requests[0].values("x-goog-api-key") == [SECRET]
+
+
+async def test_tokens_are_counted_by_the_models_provider(lane):
+    async with ScriptedUpstream() as upstream:
+        claude = {"name": "anthropic", "url": upstream.url, "keys": [SECRET]}
+        async with (
+            lane(claude, aliases={"fast": "anthropic/claude-haiku-4-5"}) as node,
+            anthropic.AsyncAnthropic(base_url=node.url, api_key="x", max_retries=0) as sdk,
+        ):
+            upstream.answer(*scripts.json({"input_tokens": 7}))
+            said = await sdk.messages.count_tokens(model="fast", messages=HELLO)
+            assert said.input_tokens == 7
+        sent = upstream.requests[0]
+        assert (sent.target, sent.json()["model"]) == (
+            "/v1/messages/count_tokens",
+            "claude-haiku-4-5",
+        )
+
+
+async def test_what_a_provider_does_not_do_is_not_found(lane):
+    async with ScriptedUpstream() as upstream:
+        async with lane({"name": "anthropic", "url": upstream.url, "keys": ["k"]}) as node:
+            with pytest.raises(openai.NotFoundError) as told:
+                async with openai_of(node) as sdk:
+                    await sdk.embeddings.create(model="anthropic/claude-haiku-4-5", input="x")
+            assert told.value.code == "model_not_found"
+        assert upstream.requests == []
 
 
 # -- lists --------------------------------------------------------------------------------------
@@ -434,3 +499,60 @@ async def test_what_authenticates_a_caller_is_asked_before_any_model(lane):
         said = await sdk.chat.completions.create(model="work/m", messages=HELLO)
         assert said.choices[0].message.content == "Hi"
         assert json.dumps(upstream.requests[0].json()["messages"]) == json.dumps(HELLO)
+
+
+# -- streams that are not made of server-sent events --------------------------------------------
+
+
+async def streamed(node: Any, model: str) -> list[str]:
+    """The pieces of text that OpenAI's client gets."""
+    async with openai_of(node) as sdk:
+        stream = await sdk.chat.completions.create(model=model, messages=HELLO, stream=True)
+        return [c.choices[0].delta.content or "" async for c in stream if c.choices]
+
+
+async def test_a_stream_of_ollama_comes_piece_by_piece(lane):
+    lines = [
+        json.dumps({"model": "m", "message": {"role": "assistant", "content": text}, "done": False})
+        for text in ("Hé", "llo")
+    ]
+    end = {"model": "m", "message": {"role": "assistant", "content": ""}, "done": True}
+    lines.append(json.dumps({**end, "done_reason": "stop", "eval_count": 2}))
+    kind = {"content-type": "application/x-ndjson"}
+    async with ScriptedUpstream() as upstream, lane({"name": "ollama", "url": upstream.url}) as n:
+        upstream.answer(*scripts.chunked(*(f"{line}\n".encode() for line in lines), headers=kind))
+        assert "".join(await streamed(n, "ollama/qwen3")) == "Héllo"
+        assert upstream.requests[0].json()["stream"] is True
+
+
+async def test_a_stream_of_bedrock_comes_piece_by_piece(lane, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    events = [
+        ("messageStart", {"role": "assistant"}),
+        ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "Hé"}}),
+        ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "llo"}}),
+        ("contentBlockStop", {"contentBlockIndex": 0}),
+        ("messageStop", {"stopReason": "end_turn"}),
+        ("metadata", {"usage": {"inputTokens": 3, "outputTokens": 2, "totalTokens": 5}}),
+    ]
+    kind = {"content-type": "application/vnd.amazon.eventstream"}
+    async with ScriptedUpstream() as upstream:
+        bedrock = {"name": "bedrock", "url": upstream.url, "region": "eu-west-1"}
+        async with lane(bedrock) as node:
+            upstream.answer(*scripts.chunked(*(frame(*e) for e in events), headers=kind))
+            assert "".join(await streamed(node, "bedrock/amazon.nova-lite-v1:0")) == "Héllo"
+        assert upstream.requests[0].target.endswith("/converse-stream")
+
+
+def frame(name: str, body: dict[str, Any]) -> bytes:
+    """A message of the AWS event stream (Amazon Transcribe guide, "Event stream encoding")."""
+    fields = {":event-type": name, ":content-type": "application/json", ":message-type": "event"}
+    head = b"".join(
+        struct.pack("!B", len(k)) + k.encode() + b"\x07" + struct.pack("!H", len(v)) + v.encode()
+        for k, v in fields.items()
+    )
+    payload = json.dumps(body).encode()
+    prelude = struct.pack("!II", 16 + len(head) + len(payload), len(head))
+    message = prelude + struct.pack("!I", zlib.crc32(prelude)) + head + payload
+    return message + struct.pack("!I", zlib.crc32(message))

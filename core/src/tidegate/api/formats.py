@@ -171,17 +171,19 @@ class AiFormat(ErrorShape, Protocol):
         """
 
 
+_NAMED: Final = r"models/[^/:]+(?:/[^/:]+){0,3}"
+"""A model in a path of Google's: callers may name it `provider/model`."""
 _INBOUND: Final = (
     (r"(?:/openai)?(?:/v\d+|/deployments/[^/]+)?/chat/completions", "openai-chat"),
     (r"(?:/openai)?(?:/v\d+)?/responses", "openai-responses"),
     (r"(?:/v\d+)?/messages", "anthropic-messages"),
-    (r"/v1(?:beta)?/.*models/[^/:]+:(?:streamG|g)enerateContent", "gemini"),
+    (r"/v1(?:beta)?/.*" + _NAMED + r":(?:streamG|g)enerateContent", "gemini"),
     (r"/model/[^/]+/converse(?:-stream)?", "bedrock-converse"),
     (r"/v2/chat", "cohere-chat"),
     (r"/api/chat", "ollama-chat"),
 )
 _OPENAI: Final = r"(?:/openai)?(?:/v\d+|/deployments/[^/]+)?"
-_GOOGLE: Final = r"/v1(?:beta\d*)?/.*models/[^/:]+"
+_GOOGLE: Final = r"/v1(?:beta\d*)?/.*" + _NAMED
 _ENDPOINTS: Final = (
     (_OPENAI + r"/embeddings", "openai-embeddings"),
     (_GOOGLE + r":(?:batchEmbedContents|embedContent)", "gemini-embeddings"),

@@ -131,7 +131,7 @@ class Upstream:
     path: str = ""
     strip: str = ""
     preserve_host: bool = False
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
     timeouts: Timeouts = field(default_factory=Timeouts)
     tls: Tls = field(default_factory=Tls)
     codec: Codec | None = None

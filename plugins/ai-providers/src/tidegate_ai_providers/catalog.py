@@ -12,7 +12,6 @@ from tidegate.api.models import Model
 from tidegate.api.upstream import Codec
 
 from .aws import AwsCredentials
-from .endpoints import Passing
 from .google import AccessToken
 from .keys import Alarm, KeyState
 from .pool import KeyPool
@@ -99,38 +98,37 @@ class Catalog:
 
     def upstream(self, model: Model, call: AiCall) -> KeyPool:
         """Where calls of this caller's format go for that model: its keys, its codec."""
-        return self._pool(model, call.format, lambda id: self._translation(model, call.format, id))
-
-    def passing(self, model: Model, path: str) -> KeyPool:
-        """Where calls go that are passed as they are; `path` is the one below the base URL."""
-        return self._pool(model, path, lambda id: Passing(path, id))
-
-    # -- upstreams ------------------------------------------------------------------------------
-
-    def _pool(self, model: Model, way: str, codec: Callable[[str], Codec]) -> KeyPool:
-        key = (model.provider, model.name, way)
+        key = (model.provider, model.name, call.format)
         found = self._upstreams.get(key)
         if found is None:
             if len(self._upstreams) >= KEPT:
                 self._upstreams.pop(next(iter(self._upstreams)))
-            found = self._upstreams[key] = self._make(model, codec)
+            found = self._upstreams[key] = self._make(model, call.format)
         return found
 
-    def _translation(self, model: Model, caller: str, id: str) -> Codec:
-        """The codec between a caller's format and the one of the provider's that suits it best."""
-        provider = self.providers[model.provider]
-        spoken = model.format
-        if spoken == provider.formats[0]:  # else the model is offered in this one alone
-            alike = (one for one in provider.formats if one.partition("/")[0] == caller)
-            spoken = next(alike, spoken)
-        format = find_format(spoken)
-        return find_format(caller).translation(format, policy=self._policy, model=id)
+    # -- upstreams ------------------------------------------------------------------------------
 
-    def _make(self, model: Model, codec: Callable[[str], Codec]) -> KeyPool:
+    def _codec(self, model: Model, caller: str, id: str) -> Codec:
+        """Between a caller's format and the one of the provider's that suits it best.
+
+        LookupError: the provider takes no such calls, or a format is not installed.
+        """
+        provider = self.providers[model.provider]
+        client = find_format(caller)
+        if client.kind != "chat":
+            spoken = provider.serves.get(client.kind, "")
+        else:
+            spoken = model.format
+            if spoken == provider.formats[0]:  # else the model is offered in this one alone
+                alike = (one for one in provider.formats if one.partition("/")[0] == caller)
+                spoken = next(alike, spoken)
+        return client.translation(find_format(spoken), policy=self._policy, model=id)
+
+    def _make(self, model: Model, caller: str) -> KeyPool:
         provider = self.providers[model.provider]
         states = self.states[provider.name]
         id = provider.ids.get(model.name, model.name)
-        inner = codec(id)
+        inner = self._codec(model, caller, id)
         leaves = [
             self._leaf(provider, model, state.key, inner, id, len(states) > 1) for state in states
         ]

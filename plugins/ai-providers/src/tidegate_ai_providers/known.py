@@ -19,6 +19,15 @@ from tidegate.api.models import Capability
 
 COMPATIBLE: Final = "openai-compatible"
 GENERIC: Final = "openai-chat/generic"
+SHAPES: Final = {
+    "embeddings": "openai-embeddings",
+    "images": "openai-images",
+    "speech": "openai-speech",
+    "transcription": "openai-transcription",
+    "moderations": "openai-moderations",
+    "rerank": "jina-rerank",
+}
+"""The formats that are meant where nothing else is said."""
 _REGION: Final = re.compile(r"^(?:us-gov|us|eu|apac|au|jp|ca|sa|global)\.")
 
 
@@ -35,8 +44,14 @@ class Known:
     auth: str = "authorization"
     headers: Mapping[str, str] = field(default_factory=dict)
     serves: tuple[str, ...] = ("embeddings",)
+    other: Mapping[str, str] = field(default_factory=dict)
     example: str = ""
     listed: bool = True
+
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        """Kinds of calls besides chat → the format that it takes them in."""
+        return {kind: SHAPES[kind] for kind in self.serves} | dict(self.other)
 
     @property
     def options(self) -> tuple[str, ...]:

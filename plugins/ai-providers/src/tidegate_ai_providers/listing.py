@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from tidegate.api.models import Model
 
 from .catalog import Catalog
+from .known import SHAPES
 
 CREATED: Final = 1_700_000_000
 """When a model was made is not known here, and clients want a number: the same for each."""
@@ -37,7 +38,7 @@ def entries(catalog: Catalog, virtual: Iterable[str] = ()) -> Iterator[tuple[str
     for model in catalog.all():
         yield model.id, model
     for alias in catalog.aliases:
-        for kind in ("chat", "embeddings", "images", "speech", "transcription", "rerank"):
+        for kind in ("chat", *SHAPES):
             if (found := catalog.find(alias, kind)) is not None:
                 yield alias, found
                 break

@@ -12,14 +12,20 @@ import orjson
 from mitmproxy import http
 
 from tidegate.api import AddonContext, Body, Denial, Exchange, Plugin, Upstream, hook
-from tidegate.api.formats import AiCall, ai_call, find_format, inbound_format
+from tidegate.api.formats import (
+    ai_call,
+    endpoint_call,
+    find_format,
+    inbound_endpoint,
+    inbound_format,
+)
 from tidegate.api.models import MODELS, VIRTUAL
 
 from .aws import AwsCredentials
 from .catalog import Catalog, Credentials
 from .config import AiProvidersConfig
-from .endpoints import ENDPOINTS, model_named
 from .google import AccessToken, GoogleCredentials
+from .known import SHAPES
 from .listing import entries, list_asked, one, render, several
 from .needs import missing
 from .pool import KeyPool
@@ -63,7 +69,7 @@ class AiProviders(Plugin[AiProvidersConfig]):
     def _catalog(self, source: Source) -> Catalog:
         credentials: dict[str, Credentials] = {}
         for provider in source.providers():
-            for format in provider.formats:
+            for format in (*provider.formats, *provider.serves.values()):
                 find_format(format)  # LookupError: it is not installed
             if provider.kind == "bedrock" and not provider.keys:
                 credentials[provider.name] = AwsCredentials(os.environ, provider.profile)
@@ -128,15 +134,13 @@ class AiProviders(Plugin[AiProvidersConfig]):
             return None
         if inbound_format(path) is not None:
             return self._chat(exchange)
-        if path in ENDPOINTS:
-            return self._pass(exchange, path)
-        return None
+        return self._other(exchange) if inbound_endpoint(path) is not None else None
 
     def _chat(self, exchange: Exchange) -> Upstream | Denial | None:
         try:
             call = ai_call(exchange)
         except ValueError as error:
-            return INVALID_REQUEST.denial(f"{INVALID_REQUEST.message} {_reason(error)}".strip())
+            return INVALID_REQUEST.denial(f"{INVALID_REQUEST.message} {_reason(error)}")
         assert call is not None
         name = call.request.model
         model = self.catalog.find(name)
@@ -146,23 +150,29 @@ class AiProviders(Plugin[AiProvidersConfig]):
         if lacking:
             return UNSUPPORTED.denial(f"The model {name!r} takes no {lacking}.")
         try:
-            return self._usable(self.catalog.upstream(model, call), call)
+            return self._usable(self.catalog.upstream(model, call))
         except LookupError:
             return UNTRANSLATABLE.denial()
 
-    def _pass(self, exchange: Exchange, path: str) -> Upstream | Denial | None:
-        endpoint = ENDPOINTS[path]
+    def _other(self, exchange: Exchange) -> Upstream | Denial | None:
+        """Calls that are no chat. Tokens are counted for models of chat."""
         try:
-            name = model_named(exchange.request)
-        except ValueError:
-            return INVALID_REQUEST.denial()
-        model = self.catalog.find(name, endpoint.kind)
+            call = endpoint_call(exchange)
+        except ValueError as error:
+            return INVALID_REQUEST.denial(f"{INVALID_REQUEST.message} {_reason(error)}")
+        assert call is not None
+        kind = find_format(call.format).kind
+        counting = kind == "count-tokens"
+        name = call.request.model
+        model = self.catalog.find(name, "chat" if counting else kind)
         if model is None:
-            return self._unknown(name, endpoint.kind)
-        below = endpoint.path
-        if self.catalog.providers[model.provider].kind == "cohere":
-            below = f"/v2{below}"
-        return self._usable(self.catalog.passing(model, below), None)
+            return self._unknown(name, kind)
+        if counting and kind not in self.catalog.providers[model.provider].serves:
+            return None  # its provider does not count: others may
+        try:
+            return self._usable(self.catalog.upstream(model, call))
+        except LookupError:
+            return UNTRANSLATABLE.denial()
 
     def _unknown(self, name: str, kind: str) -> Denial | None:
         """Others may have it, where the configuration says so; but none of a provider of ours."""
@@ -174,7 +184,7 @@ class AiProviders(Plugin[AiProvidersConfig]):
         )
 
     @staticmethod
-    def _usable(pool: KeyPool, call: AiCall | None) -> Upstream | Denial:
+    def _usable(pool: KeyPool) -> Upstream | Denial:
         wait = pool.wait()
         if not wait:
             return pool
@@ -193,7 +203,7 @@ class AiProviders(Plugin[AiProvidersConfig]):
         if not name:
             return _json(render(shape, entries(self.catalog, virtual)))
         found = several(name) if name in virtual else None
-        for kind in ("chat", *{endpoint.kind for endpoint in ENDPOINTS.values()}):
+        for kind in ("chat", *SHAPES):
             found = found or self.catalog.find(name, kind)
         return self._unknown(name, "chat") if found is None else _json(one(shape, name, found))
 

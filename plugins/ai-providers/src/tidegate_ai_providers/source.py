@@ -15,7 +15,7 @@ from tidegate.api.fields import field_value
 from tidegate.api.models import Model
 
 from .config import AiProvidersConfig, ModelConfig, ProviderConfig
-from .known import COMPATIBLE, GENERIC, Facts, Known, facts, known, models_of
+from .known import GENERIC, SHAPES, Facts, Known, facts, known, models_of
 
 CLOUD_KEYS: Final = frozenset(("vertex", "bedrock"))
 """Kinds that need no key: their credentials are files or of the machine."""
@@ -34,9 +34,9 @@ class ProviderKey:
 class Provider:
     """A provider that is on, with all that its upstreams are made of.
 
-    `formats`: the preferred one first; () where it has no chat. `serves`: kinds of calls besides
-    chat; None: any. `models`: the listed ones. `open`: others are served as well. `ids`: what the
-    provider calls a model, where that is not its name here.
+    `formats`: the preferred one first; () where it has no chat. `serves`: other kinds of calls,
+    each with its format. `models`: the listed ones. `open`: others are served as well. `ids`: what
+    the provider calls a model, where that is not its name here.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Provider:
     url: str
     known: str = ""
     formats: tuple[str, ...] = (GENERIC,)
-    serves: tuple[str, ...] | None = None
+    serves: Mapping[str, str] = field(default_factory=lambda: dict(SHAPES))
     auth: str = "authorization"
     headers: tuple[tuple[str, Secret], ...] = ()
     keys: tuple[ProviderKey, ...] = ()
@@ -61,15 +61,12 @@ class Provider:
 
     def model(self, name: str, kind: str) -> Model | None:
         """A model that is not listed, with what is known of it; None: it has none of that kind."""
-        if not self.open or not self._has(kind):
+        if not self.open or not (self.formats if kind == "chat" else kind in self.serves):
             return None
         found = facts(self.known, name) or Facts(kind)
-        return make_model(self.name, name, self.formats, found) if found.kind == kind else None
-
-    def _has(self, kind: str) -> bool:
-        if kind == "chat":
-            return bool(self.formats)
-        return self.serves is None or kind in self.serves
+        if found.kind != kind:
+            return None
+        return make_model(self.name, name, self.formats, self.serves, found)
 
 
 class Source(Protocol):
@@ -137,7 +134,7 @@ def resolve(config: ProviderConfig, env: Mapping[str, str], base: Path) -> Provi
     region = config.region or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or ""
     if row.kind == "bedrock" and not region:
         return "no `region`, and AWS_REGION is not set"
-    serves = None if row.kind == COMPATIBLE and own and not row.url else row.serves
+    serves = SHAPES if own and not row.url else row.kinds
     formats = config.formats or row.formats
     if row.kind == "azure" and config.api_version:
         formats = formats[:1]
@@ -161,7 +158,7 @@ def resolve(config: ProviderConfig, env: Mapping[str, str], base: Path) -> Provi
         credentials=base / credentials if credentials else None,
         profile=config.profile or env.get("AWS_PROFILE") or "default",
     )
-    listed, ids = models_listed(config, row, formats)
+    listed, ids = models_listed(config, row, formats, serves)
     return replace(plain, models=listed, ids=ids)
 
 
@@ -224,14 +221,16 @@ def url_of(config: ProviderConfig, row: Known, region: str) -> str:
 
 
 def models_listed(
-    config: ProviderConfig, row: Known, formats: tuple[str, ...]
+    config: ProviderConfig, row: Known, formats: tuple[str, ...], serves: Mapping[str, str]
 ) -> tuple[tuple[Model, ...], dict[str, str]]:
     """The models to list, and what the provider calls those that have another name."""
     if config.models is None:
         rows = models_of(row.name) if row.listed else {}
-        return tuple(make_model(config.name, n, formats, f) for n, f in rows.items()), {}
+        made = [make_model(config.name, n, formats, serves, f) for n, f in rows.items()]
+        return tuple(model for model in made if model.format), {}
     listed = tuple(
-        make_model(config.name, one.name, formats, facts_of(one, row)) for one in config.models
+        make_model(config.name, one.name, formats, serves, facts_of(one, row))
+        for one in config.models
     )
     return listed, {one.name: one.id for one in config.models if one.id is not None}
 
@@ -254,9 +253,11 @@ def facts_of(one: ModelConfig, row: Known) -> Facts:
     )
 
 
-def make_model(provider: str, name: str, formats: tuple[str, ...], found: Facts) -> Model:
+def make_model(
+    provider: str, name: str, formats: tuple[str, ...], serves: Mapping[str, str], found: Facts
+) -> Model:
     """A model of the contract."""
-    format = f"openai-{found.kind}"
+    format = serves.get(found.kind, "")
     if found.kind == "chat":
         format = found.format if found.format in formats else formats[0] if formats else ""
     return Model(

@@ -12,7 +12,7 @@ import orjson
 from mitmproxy import http
 
 from tidegate.api import Client, Exchange
-from tidegate.api.formats import AI_CALL, ai_call
+from tidegate.api.formats import AI_CALL, ai_call, endpoint_call
 from tidegate.api.models import Model
 
 from .catalog import NO_KEY, Catalog, fields_of
@@ -78,12 +78,9 @@ def try_model(catalog: Catalog, model: Model, timeout: float = 60.0) -> Outcome:
         body["input"] = [QUESTION]
     path = "/v1/chat/completions" if chat else "/v1/embeddings"
     exchange = _exchange(path, body)
-    if chat:
-        call = ai_call(exchange)
-        assert call is not None
-        pool = catalog.upstream(model, call)
-    else:
-        pool = catalog.passing(model, "/embeddings")
+    call = ai_call(exchange) or endpoint_call(exchange)
+    assert call is not None
+    pool = catalog.upstream(model, call)
     started = time.monotonic()
     try:
         response = asyncio.run(_send(catalog, model, pool, exchange, timeout))

@@ -55,6 +55,8 @@ class Wire:
         self._inner = inner
         self._provider = provider
         self._senders = senders
+        self.limit: int = getattr(inner, "limit", 0)
+        """Bytes of a body that it may bear, where that is more than hooks do."""
 
     def encode(self, exchange: Exchange, request: http.Request) -> http.Request | http.Response:
         sent = self._inner.encode(exchange, request)
