@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -149,8 +150,24 @@ def test_an_addon_that_fails_to_start_stops_the_start(tidegate: Run, tmp_path: P
     assert 'addons.toml:8: addon "answer": told to fail' in done.stderr
 
 
+def test_interception_in_production_does_not_start_unless_forced(
+    tidegate: Run, up: Up, tmp_path: Path
+) -> None:
+    text = CONFIG.format(workers=1, text="x").replace(
+        "[gateway]", '[gateway]\nenvironment = "production"', 1
+    )
+    way_in = '[[intercept]]\nmode = "regular@127.0.0.1:0"\nallow_hosts = ["a.test"]\n'
+    (tmp_path / "addons.toml").write_text(text + way_in)
+    done = tidegate("up", "--state", str(tmp_path / "state"))
+    assert done.returncode == 2
+    assert "no interception in production (force = true, if you mean it)" in done.stderr
+    node = up(config=text + way_in + "force = true\n")
+    assert node.started["intercept"]["regular"][0].startswith("127.0.0.1:")
+
+
 def test_people_are_welcomed_with_a_call_to_paste(env: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "addons.toml").write_text(CONFIG.format(workers=1, text="x"))
+    way_in = '[[intercept]]\nmode = "regular@127.0.0.1:0"\n'
+    (tmp_path / "addons.toml").write_text(CONFIG.format(workers=1, text="x") + way_in)
     import sys
 
     with subprocess.Popen(
@@ -173,6 +190,7 @@ def test_people_are_welcomed_with_a_call_to_paste(env: dict[str, str], tmp_path:
     text = "".join(lines)
     assert "curl -N http://127.0.0.1:" in text
     assert "tg_cli_test_key_0123456789" in text
+    assert re.search(r"intercept +regular  127\.0\.0\.1:\d+\n", text)
     assert "\x1b" not in text
 
 
