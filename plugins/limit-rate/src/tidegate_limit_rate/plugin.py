@@ -71,6 +71,16 @@ class LimitRate(Plugin[LimitRateConfig]):
                 whole, context.workers, context.workers,
             )  # fmt: skip
 
+    def explain(self, hook: str, exchange: Exchange) -> str:
+        """The limit, and what is left of it."""
+        count, period = self.config.rate
+        limit = f"{count} in {period:g} s for each {self.config.per}"
+        tat = exchange.stash.get(self._spent)
+        if tat is None:
+            return f"the limit is {limit}"
+        left = self.gcra.remaining(tat, int(exchange.started * SECOND))
+        return f"within {limit}: {left} left in this worker"
+
     @hook
     def startup(self, previous: LimitRate | None) -> None:
         """Go on where the instance before this one stopped: a reload gives no one a new burst."""
