@@ -58,6 +58,11 @@ class CacheHttp(Plugin[CacheConfig]):
         if not self._handed_over:
             await asyncio.to_thread(self.store.close)
 
+    def explain(self, hook: str, exchange: Exchange) -> str:
+        """Why it did not answer."""
+        ticket = exchange.stash.get(TICKET)
+        return ticket.decision.why if ticket is not None else ""
+
     @hook
     def cli_commands(self, app: Any) -> None:
         """`tidegate cache stats|explain|purge|warm`."""
