@@ -12,7 +12,7 @@ from tidegate.api import errors
 from tidegate.api.types import Denial
 from tidegate.api.upstream import Upstream
 from tidegate.runtime.heads import upstream_head
-from tidegate.runtime.messages import make_request
+from tidegate.runtime.messages import Fields, make_request
 
 from .answers import content_length
 from .call import Call
@@ -78,11 +78,7 @@ def rebuild(bridge: Bridge, call: Call, flow: http.HTTPFlow, upstream: Upstream)
         elif call.unread:
             fields.append((b"transfer-encoding", b"chunked"))
     if flow.client_conn.alpn == b"h2":
-        close = b"close"  # h2 streams share no HTTP/1.1 connection
-        if accepts_trailers(request):
-            close += b", TE"
-            fields.append((b"te", b"trailers"))
-        fields.append((b"connection", close))
+        fields += hop_of(request)
     absolute = isinstance(upstream, Destination) and upstream.via is not None
     sent = make_request(
         request.data.method,
@@ -104,12 +100,16 @@ def has_body(request: http.Request) -> bool:
     return content_length(request) is not None or "transfer-encoding" in request.headers
 
 
-def accepts_trailers(request: http.Request) -> bool:
-    """Whether the caller says that it takes trailers (RFC 9110 §10.1.4): gRPC servers insist."""
-    return any(
-        len(name) == 2 and name.lower() == b"te" and value.strip().lower() == b"trailers"
-        for name, value in request.data.headers.fields
-    )
+def hop_of(request: http.Request) -> Fields:
+    """The fields for this hop of a request that came in HTTP/2.
+
+    Streams share no HTTP/1.1 connection. TE says that trailers are taken (RFC 9110 §10.1.4),
+    where the caller says so: gRPC servers insist.
+    """
+    for name, value in request.data.headers.fields:
+        if len(name) == 2 and name.lower() == b"te" and value.strip().lower() == b"trailers":
+            return ((b"te", b"trailers"), (b"connection", b"close, TE"))
+    return ((b"connection", b"close"),)
 
 
 def upgrade_of(request: http.Request) -> str:
