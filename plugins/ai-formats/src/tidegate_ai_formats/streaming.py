@@ -13,9 +13,12 @@ from .format import Format, Framing, StreamParser, StreamWriter
 from .framing import decoder, encoder
 from .losses import Failure, Losses
 from .model import Request, Response
+from .order import Order
 from .replay import spread
 
 CUT: Final = Failure(502, "server", "The provider's stream ended before its end.")
+UNREAD: Final = (ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError)
+"""What parsers and writers raise on values of shapes that no provider is known to send."""
 UNREADABLE: Final = Failure(502, "server", "The provider's answer is not of its format.")
 
 
@@ -42,6 +45,7 @@ class StreamTranslator:
         self._client = client
         self._request_id = request_id
         self._parser: StreamParser = provider.stream_parser()
+        self._order = Order(provider.family, losses)
         self._writer: StreamWriter = client.stream_writer(losses, request)
         self.provider_framing: Framing = provider_framing or provider.framing
         self._decoder = decoder(self.provider_framing)
@@ -57,11 +61,13 @@ class StreamTranslator:
         if self.over:
             return []
         try:
-            events = self._parser.feed(event)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            return self._written(self._parser.feed(event))
+        except UNREAD:
             return self.fail(UNREADABLE)
+
+    def _written(self, events: list[Event]) -> list[SseEvent]:
         out: list[SseEvent] = []
-        for one in events:
+        for one in self._order.put(events):
             if not self.over:
                 out += self._write(one)
         return out
@@ -102,7 +108,7 @@ class StreamTranslator:
         try:
             for one in self._parser.feed(event):
                 self._note(one)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        except UNREAD:
             self.over = True  # not of its format: it passes, and nothing is known of it
         self.started = True
 
@@ -110,9 +116,10 @@ class StreamTranslator:
         """The caller's events at the end of the provider's stream."""
         if self.over:
             return []
-        out: list[SseEvent] = []
-        for event in self._parser.end():
-            out += self._write(event)
+        try:
+            out = self._written(self._parser.end())
+        except UNREAD:
+            out = []
         if not self.over:
             out += self.fail(CUT)
         return out

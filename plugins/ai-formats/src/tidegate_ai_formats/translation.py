@@ -26,7 +26,7 @@ from .framing.plain import LIMIT
 from .losses import Failure, InvalidRequest, Losses, Policy, Untranslatable
 from .model import Json, Request, Response
 from .responses.request import refuse_stateful
-from .streaming import UNREADABLE, Passing, StreamTranslator
+from .streaming import UNREAD, UNREADABLE, Passing, StreamTranslator
 from .wire import dumps, loads
 
 WARNINGS: Final = "x-tidegate-warnings"
@@ -188,11 +188,14 @@ class Translation:
             if failure is not None:
                 return response if state.passes else self._put_failure(response, failure, state)
             answer = self.provider.parse_response(body)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            self._learn(answer, state)
+            return response if state.passes else self._written(exchange, response, answer, state)
+        except UNREAD:
             return response if state.passes else self._put_failure(response, UNREADABLE, state)
-        self._learn(answer, state)
-        if state.passes:
-            return response
+
+    def _written(
+        self, exchange: Exchange, response: http.Response, answer: Response, state: _State
+    ) -> http.Response:
         answer.id = answer.id or f"tg-{exchange.id}"
         answer.model = answer.model or state.call.model
         answer.created = answer.created or int(exchange.now)

@@ -54,7 +54,7 @@ def _chat_call(n: int, call: Any, calls: set[tuple[int, int]], *, strict: bool) 
     inner = call.get("function") or call.get("custom")
     if (n, call["index"]) not in calls:
         calls.add((n, call["index"]))
-        need(call.get("type") and inner.get("name"), "a call begins with type and name")
+        need(call.get("type") and "name" in inner, "a call begins with type and name")
         expected = sum(1 for one in calls if one[0] == n) - 1
         need(call["index"] == expected, "calls are numbered from 0")
     else:
@@ -134,8 +134,9 @@ def gemini() -> Machine:
             n = candidate.get("index", 0)
             need(n not in finished, "nothing follows the finish reason")
             seen.add(n)
-            need(candidate["content"]["role"] == "model", "the role is model")
-            need(candidate["content"]["parts"], "there is no empty content")
+            content = candidate.get("content", {"role": "model"})
+            need(content["role"] == "model", "the role is model")
+            need(content.get("parts") != [], "there is no empty content")
             if candidate.get("finishReason"):
                 finished.add(n)
     need(finished == seen, "every candidate has a finish reason")
