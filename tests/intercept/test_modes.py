@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -100,6 +101,56 @@ def test_each_way_in_has_its_own_addons(
     body, _, fields = got.stdout.partition("\n")
     assert body == HELLO, got.stderr
     assert f'"x-way-in":["{way_in}"]' in fields.replace("\n", "")
+
+
+HTTPX = "import httpx, sys; print(httpx.get(sys.argv[1], timeout=20).headers['x-way-in'])"
+REQUESTS = "import requests, sys; print(requests.get(sys.argv[1], timeout=20).headers['x-way-in'])"
+OPENAI_SDK = """
+import openai, sys
+client = openai.OpenAI(base_url=sys.argv[1], api_key="sk-theirs", max_retries=0)
+ask = dict(model="m", messages=[{"role": "user", "content": "hi"}])
+raw = client.chat.completions.with_raw_response.create(**ask)
+assert raw.parse().choices[0].message.content == "ok hi"
+words = [part.choices[0].delta.content for part in
+         client.chat.completions.create(stream=True, **ask)]
+assert words == ["ok", "hi"], words
+print(raw.headers["x-way-in"])
+"""
+FETCH = "const r = await fetch(process.argv[1]); console.log(r.headers.get('x-way-in'))"
+CLIENTS = {
+    "httpx": python(HTTPX),
+    "requests": python(REQUESTS),
+    "openai": python(OPENAI_SDK),
+    "node": ("node", "--input-type=module", "-e", FETCH),
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize(
+    ("way_in", "proxy", "url"),
+    [
+        ("transparent", "", f"https://{LISTED}/clients"),
+        ("regular", f"http://{GATEWAY}:3128", f"https://{LISTED}/clients"),
+        ("regular", f"http://{GATEWAY}:3129", f"https://{LISTED}/clients"),
+        ("socks5", f"socks5h://{GATEWAY}:1080", f"https://{LISTED}/clients"),
+        ("reverse", "", f"https://{GATEWAY}:8443/clients"),
+        ("front", "", f"http://{GATEWAY}:8080/clients"),
+    ],
+)
+def test_unmodified_clients_by_each_way_in(
+    network: Network, node: Node, client: str, way_in: str, proxy: str, url: str
+) -> None:
+    if client == "node":
+        if shutil.which("node") is None:
+            pytest.skip("apt-get install nodejs")
+        if proxy:
+            pytest.skip("fetch knows of no proxy before Node 24")
+    if way_in == "socks5":
+        needs = "socks" if client == "requests" else "socksio"
+        pytest.importorskip(needs, reason="uv pip install socksio pysocks")
+    env = {**node.trust, **({"HTTPS_PROXY": proxy} if proxy else {})}
+    got = network.run(*CLIENTS[client], url, env=env)
+    assert got.stdout == f"{way_in}\n", got.stderr
 
 
 def test_a_host_that_is_not_listed_passes_every_explicit_proxy(
