@@ -65,9 +65,9 @@ async def run(*argv: str) -> tuple[int, str]:
 @needs_slowhttptest
 @pytest.mark.parametrize("mode", ["-H", "-B"], ids=["heads", "bodies"])
 async def test_slow_clients_are_sent_away_and_others_do_not_notice(
-    gateway: START, upstream: ScriptedUpstream, mode: str
+    gateway: START, upstream: ScriptedUpstream, carrier: str, mode: str
 ) -> None:
-    running = await gateway(config(upstream, head="2s", body="2s"), carrier="lane")
+    running = await gateway(config(upstream, head="2s", body="2s"), carrier=carrier)
     attack = asyncio.create_task(run("slowhttptest", mode, *SLOW, "-u", running.url))
     async with httpx.AsyncClient(timeout=10) as client:
         while not attack.done():
@@ -81,9 +81,9 @@ async def test_slow_clients_are_sent_away_and_others_do_not_notice(
     "request_", [b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", POST], ids=["head", "body"]
 )
 async def test_a_request_that_does_not_come_is_408(
-    gateway: START, upstream: ScriptedUpstream, request_: bytes
+    gateway: START, upstream: ScriptedUpstream, carrier: str, request_: bytes
 ) -> None:
-    running = await gateway(config(upstream, head="1s", body="1s"), carrier="lane")
+    running = await gateway(config(upstream, head="1s", body="1s"), carrier=carrier)
     async with Raw(running.url) as raw:
         await raw.send(request_)
         answer = await raw.answer()
@@ -93,9 +93,9 @@ async def test_a_request_that_does_not_come_is_408(
 
 
 async def test_a_body_that_trickles_is_408_though_it_never_pauses_for_long(
-    gateway: START, upstream: ScriptedUpstream
+    gateway: START, upstream: ScriptedUpstream, carrier: str
 ) -> None:
-    running = await gateway(config(upstream), carrier="lane")
+    running = await gateway(config(upstream), carrier=carrier)
     async with Raw(running.url) as raw:
         await raw.send(POST)
         answering = asyncio.create_task(raw.answer())
