@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 
 import httpx
 import openai
+import pytest
 
 from tidegate.testing import Gateway, ScriptedUpstream, script
 
+NODE = Path(__file__).parent / "node"
 START = Callable[..., Awaitable[Gateway]]
 SITE = os.environ.get("TIDEGATE_LOCAL_MODEL_SITE", "")
 MODEL = "local-model" if SITE and Path(SITE).is_dir() else "demo-upstream"
@@ -93,6 +96,38 @@ async def test_a_streamed_tool_call_comes_back_byte_for_byte(
         assert chunks_again == chunks
         assert await playing.stop() == 0
         assert "were not played" not in playing.logs
+
+
+async def sdks_of_node(url: str, key: str) -> dict[str, Any]:
+    """What the official Node SDKs make of a streamed tool call: OpenAI's, and with the real model
+    Anthropic's too, which the demo does not speak."""
+    real = "1" if MODEL == "local-model" else ""
+    env = {**os.environ, "BASE_URL": url, "API_KEY": key, "ANTHROPIC": real}
+    process = await asyncio.create_subprocess_exec(
+        *("node", "tools.mjs"), cwd=NODE, env=env, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    seen: dict[str, Any] = json.loads(out)
+    return seen
+
+
+async def test_the_node_sdks_get_the_same_stream_again(
+    gateway: START, carrier: str, tmp_path: Path
+) -> None:
+    if shutil.which("node") is None or not (NODE / "node_modules/openai").exists():
+        pytest.skip(f"the Node SDKs are missing: npm ci --prefix {NODE}")
+    folder = tmp_path / "cassettes"
+    model = f'[[addon]]\nuse = "{MODEL}"\n'
+    recording = await gateway(config(folder, "record", model), carrier=carrier)
+    live = await sdks_of_node(recording.url, "sk-secret-canary-0123456789")
+    calls = [c["choices"][0]["delta"].get("tool_calls") for c in live["openai"] if c["choices"]]
+    assert any(call and call[0]["function"]["name"] == "get_weather" for call in calls)
+    assert bool(live["anthropic"]) == (MODEL == "local-model")
+    await written(folder, 1 + bool(live["anthropic"]))
+    assert await recording.stop() == 0
+    playing = await gateway(config(folder, "replay", ""), carrier=carrier)
+    assert await sdks_of_node(playing.url, "sk-another-key-of-somebody-else") == live
 
 
 async def test_events_keep_their_time_where_asked(
