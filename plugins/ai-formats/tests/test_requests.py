@@ -17,7 +17,8 @@ def said(request):
     for message in request.messages:
         for part in message.parts:
             if isinstance(part, Text | Refusal) and part.text:
-                texts.append(part.text)
+                if not part.text.startswith("Result of "):  # what a tool shows, moved
+                    texts.append(part.text)
             elif isinstance(part, Media) and part.text:
                 texts.append(part.text)  # a document of plain text is text where there is none
             elif isinstance(part, ToolCall):
@@ -93,3 +94,41 @@ def test_thought_goes_back_only_to_whom_it_belongs():
         if name not in ("anthropic-messages", "cohere-chat", "ollama-chat"):
             assert [w.field for w in losses.warnings if "content[0]" in w.field], name
     assert isinstance(anthropic.parse_request(body).messages[1].parts[0], Reasoning)
+
+
+def test_what_a_tool_shows_follows_its_results_where_they_are_text_only():
+    image = {
+        "type": "image",
+        "source": {"type": "base64", "media_type": "image/png", "data": "aGk="},
+    }
+    shown = {
+        "type": "tool_result",
+        "tool_use_id": "t1",
+        "content": [{"type": "text", "text": "Here."}, image],
+    }
+    other = {"type": "tool_result", "tool_use_id": "t2", "content": "Two."}
+    calls = [{"type": "tool_use", "id": id, "name": "look", "input": {}} for id in ("t1", "t2")]
+    body = {
+        "model": "m",
+        "max_tokens": 9,
+        "messages": [
+            {"role": "user", "content": "Look"},
+            {"role": "assistant", "content": calls},
+            {"role": "user", "content": [shown, other, {"type": "text", "text": "What is it?"}]},
+            {"role": "assistant", "content": calls[:1]},
+            {"role": "user", "content": [shown]},
+        ],
+    }  # fmt: skip
+    request = get_format("anthropic-messages").parse_request(body)
+    losses = Losses("openai-chat", "strict")
+    messages = get_format("openai-chat").write_request(request, losses)["messages"]
+    roles = ["user", "assistant", "tool", "tool", "user", "assistant", "tool", "user"]
+    assert [message["role"] for message in messages] == roles
+    assert [message["content"] for message in messages[2:4]] == [
+        [{"type": "text", "text": "Here."}],
+        "Two.",
+    ]
+    kinds = [[part["type"] for part in messages[n]["content"]] for n in (4, 7)]
+    assert kinds == [["text", "image_url", "text"], ["text", "image_url"]]
+    assert messages[4]["content"][1]["image_url"]["url"] == "data:image/png;base64,aGk="
+    assert len(losses.warnings) == 2

@@ -187,6 +187,25 @@ class ConversationWriter:
         self.dialect = dialect
         self.same = same
         self.messages: list[Json] = []
+        self._shown: list[Json] = []
+        """What tools have shown besides text, which has to stand in a user's message."""
+
+    def finish(self) -> list[Json]:
+        """All messages."""
+        if self._shown:
+            shown, self._shown = self._shown, []
+            self.messages.append({"role": "user", "content": shown})
+        return self.messages
+
+    def _put(self, message: Json) -> None:
+        """Add a message that is no tool's: first comes what the tools before it have shown."""
+        if self._shown and message["role"] == "user":
+            content = message["content"]
+            own = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            message["content"] = [*self._shown, *own]
+            self._shown = []
+        self.finish()
+        self.messages.append(message)
 
     def add(self, message: Message, field: str) -> None:
         """The next message: one, or a few where its parts belong to different roles."""
@@ -212,7 +231,7 @@ class ConversationWriter:
                 out |= message.extras
             else:
                 self.losses.extras(message.extras, field)
-        self.messages.append(out)
+        self._put(out)
 
     def content(self, parts: Sequence[Part], field: str) -> Any:
         """A string where it is plain text, else an array."""
@@ -281,7 +300,7 @@ class ConversationWriter:
     def _result(self, result: ToolResult, field: str) -> None:
         content = self.content(result.parts, field)
         if isinstance(content, list) and not self.same:
-            content = self._images_apart(content, field)
+            content = self._apart(content, result.call_id, field)
         out: Json = {"role": "tool", "tool_call_id": result.call_id, "content": content}
         if result.is_error and not self.same:
             self.losses.drop(f"{field}.is_error", "a tool's failure is said in its content only")
@@ -293,10 +312,11 @@ class ConversationWriter:
             self.losses.extras(result.extras, field)
         self.messages.append(out)
 
-    def _images_apart(self, content: list[Json], field: str) -> Any:
-        """Tools of this format give text only: what they show is lost, and said to be."""
+    def _apart(self, content: list[Json], call_id: str, field: str) -> Any:
+        """Tools of this format give text only: what they show follows in a user's message."""
         kept = [part for part in content if part.get("type") == "text"]
-        for n, part in enumerate(content):
-            if part.get("type") != "text":
-                self.losses.drop(f"{field}.tool_result[{n}]", "a tool's result is text only here")
+        shown = [part for part in content if part.get("type") != "text"]
+        if shown:
+            self.losses.note(f"{field}.tool_result", "what is no text follows the result here")
+            self._shown += [{"type": "text", "text": f"Result of {call_id}:"}, *shown]
         return kept or ""

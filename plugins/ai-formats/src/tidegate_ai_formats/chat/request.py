@@ -197,7 +197,7 @@ def write_request(request: Request, losses: Losses, dialect: Dialect) -> Json:
     writer = ConversationWriter(losses, dialect, same=same)
     for n, message in enumerate(request.messages):
         writer.add(message, f"messages[{n}]")
-    out: Json = {"model": request.model, "messages": writer.messages}
+    out: Json = {"model": request.model, "messages": writer.finish()}
     if request.stream:
         out["stream"] = True
         if dialect.stream_options:
