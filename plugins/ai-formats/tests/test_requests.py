@@ -119,7 +119,7 @@ def test_what_a_tool_shows_follows_its_results_where_they_are_text_only():
             {"role": "user", "content": [shown]},
         ],
     }  # fmt: skip
-    request = get_format("anthropic-messages").parse_request(body)
+    request = get_format("anthropic-messages").parse_request(json.loads(json.dumps(body)))
     losses = Losses("openai-chat", "strict")
     messages = get_format("openai-chat").write_request(request, losses)["messages"]
     roles = ["user", "assistant", "tool", "tool", "user", "assistant", "tool", "user"]
