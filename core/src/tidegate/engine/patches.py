@@ -1,13 +1,14 @@
-"""The seams where our classes take the place of mitmproxy's, in all proxy modes.
+"""The seams where our classes take the place of mitmproxy's, in all proxy modes: the only ones.
 
 mitmproxy looks these names up in its modules when a connection or a stream begins, and has no
 other way to replace them. Each replaced name is a public or module-level name of mitmproxy
-12.2; `test_patches` fails where one is gone.
+12.2. `test_patches` fails where one is gone, and where mitmproxy has closed the gap for which it
+is replaced: then the patch can go.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mitmproxy.proxy import layer as mitm_layer
 from mitmproxy.proxy import layers as mitm_layers
@@ -17,31 +18,91 @@ from mitmproxy.proxy.layers import websocket as mitm_websocket
 
 from . import handler, http1, http2, http2_client, layers, modes, passing, stream, websocket
 
-SEAMS: Final[tuple[tuple[Any, str, Any], ...]] = (
-    # HttpLayer.make_stream: every exchange becomes ours.
-    (mitm_http, "HttpStream", stream.Stream),
-    # HttpLayer and HttpClient at the start of a connection: our limits and error answers.
-    (mitm_http, "Http1Server", http1.Server),
-    (mitm_http, "Http2Server", http2.Server),
-    (mitm_http, "Http1Client", http1.Client),
-    (mitm_http, "Http2Client", http2_client.Client),
-    # layers whose child is not known yet: servers that speak first are not waited out.
-    (mitm_layer, "NextLayer", passing.Undecided),
-    # the next_layer addon: upstream connections chosen by `Upstream`.
-    (mitm_layers, "HttpLayer", layers.HttpLayer),
-    # ServerInstance.handle_stream: the connection's I/O, hooks and deadlines.
-    (mode_servers, "ProxyConnectionHandler", handler.Handler),
-    # AsyncioServerInstance.listen: the sockets of intercepts are the supervisor's.
-    (mode_servers.AsyncioServerInstance, "listen", modes.listen),
-    # ServerInstance.handle_stream: too many connections, and loops, are refused.
-    (mode_servers.ServerInstance, "handle_stream", modes.handle_stream),
-    # WebsocketLayer.start: messages pass the event hooks.
-    (mitm_websocket, "WebsocketConnection", websocket.Connection),
-    (mitm_websocket, "WebsocketLayer", websocket.Layer),
-)
+
+class Seam(NamedTuple):
+    """One replaced name.
+
+    `where` says when mitmproxy looks it up, `why` what it lacks. `issue` is mitmproxy's own of
+    that, or "" where none is known.
+    """
+
+    module: Any
+    name: str
+    ours: Any
+    where: str
+    why: str
+    issue: str = ""
+
+
+SEAMS: Final = (
+    Seam(
+        mitm_http, "HttpStream", stream.Stream,
+        "HttpLayer.make_stream",
+        "An answer given for a head is only sent once the whole body is read; errors are pages.",
+    ),
+    Seam(
+        mitm_http, "Http1Server", http1.Server,
+        "HttpLayer, at the start of a connection",
+        "Heads have no limit (a FIXME in its source); chunks are not read to the letter.",
+    ),
+    Seam(
+        mitm_http, "Http2Server", http2.Server,
+        "HttpLayer, at the start of a connection",
+        "Windows of 2 GiB, no budget for resets and control frames, no pace by stream.",
+        "https://github.com/mitmproxy/mitmproxy/issues/4456",
+    ),
+    Seam(
+        mitm_http, "Http1Client", http1.Client,
+        "HttpClient, at the start of a connection",
+        "An interim answer is taken for the final one; trailers raise NotImplementedError.",
+        "https://github.com/mitmproxy/mitmproxy/issues/2229, /2474",
+    ),
+    Seam(
+        mitm_http, "Http2Client", http2_client.Client,
+        "HttpClient, at the start of a connection",
+        "Windows of 2 GiB: an origin is read faster than its client takes it.",
+    ),
+    Seam(
+        mitm_layer, "NextLayer", passing.Undecided,
+        "layers whose child is not known yet",
+        "A server that speaks first is waited out until the client has said something.",
+    ),
+    Seam(
+        mitm_layers, "HttpLayer", layers.HttpLayer,
+        "the next_layer addon",
+        "Closed and failed upstream connections are kept, with their outcome, for good.",
+        "https://github.com/mitmproxy/mitmproxy/issues/4786",
+    ),
+    Seam(
+        mode_servers, "ProxyConnectionHandler", handler.Handler,
+        "ServerInstance.handle_stream",
+        "One idle timer is the only deadline; a layer that crashes leaves its client waiting.",
+    ),
+    Seam(
+        mode_servers.AsyncioServerInstance, "listen", modes.listen,
+        "when a mode is started",
+        "It opens sockets itself; ours are the supervisor's, shared by workers and over restarts.",
+    ),
+    Seam(
+        mode_servers.ServerInstance, "handle_stream", modes.handle_stream,
+        "for each connection that is accepted",
+        "Connections have no limit; one that leads back to its own listener goes round for ever.",
+    ),
+    Seam(
+        mitm_websocket, "WebsocketConnection", websocket.Connection,
+        "WebsocketLayer.start",
+        "Messages have no limit, and meet no hook that could change or refuse a piece of them.",
+    ),
+    Seam(
+        mitm_websocket, "WebsocketLayer", websocket.Layer,
+        "HttpStream, after a 101",
+        "All messages of a connection are kept.",
+        "https://github.com/mitmproxy/mitmproxy/issues/6620",
+    ),
+)  # fmt: skip
 
 
 def install() -> None:
     """Put our classes in place. Again does nothing."""
-    for module, name, ours in SEAMS:
-        setattr(module, name, ours)
+    for seam in SEAMS:
+        setattr(seam.module, seam.name, seam.ours)
