@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tidegate_ai_formats.losses import STATUS, Failure, Losses, kind_of
-from tidegate_ai_formats.model import Candidate, Finish, FinishReason, Json, Response, Text, Usage
+from tidegate_ai_formats.model import (
+    Candidate,
+    Finish,
+    FinishReason,
+    Json,
+    Response,
+    Text,
+    ToolCall,
+    Usage,
+)
 from tidegate_ai_formats.wire import count, take_dict, take_int, take_list, take_str
 
 from .dialects import FAMILY
@@ -23,6 +32,16 @@ FINISH: Final[dict[str, FinishReason]] = {
     "insufficient_system_resource": "error",
     "eos": "stop",
     "stop_sequence": "stop_sequence",
+    # words of other APIs, which servers in front of them let through
+    "max_tokens": "length",
+    "max_output_tokens": "length",
+    "tool_use": "tool_calls",
+    "tool_call": "tool_calls",
+    "safety": "content_filter",
+    "recitation": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+    "refusal": "refusal",
 }
 _NATIVE: Final = {
     "stop": "stop",
@@ -70,14 +89,18 @@ def parse_choice(choice: Json, n: int) -> Candidate:
             text.logprobs = logprobs.pop("content")
             if not logprobs:
                 del choice["logprobs"]
-    finish = parse_finish(take_str(choice, "finish_reason"))
+    called = any(type(part) is ToolCall for part in parts)
+    finish = parse_finish(take_str(choice, "finish_reason"), called=called)
     index = take_int(choice, "index")
     return Candidate(parts, finish, n if index is None else index, choice or None)
 
 
-def parse_finish(word: str) -> Finish | None:
-    """Why it ended."""
-    return Finish(FINISH.get(word, "stop"), word) if word else None
+def parse_finish(word: str, *, called: bool = False) -> Finish | None:
+    """Why it ended. `called`: a tool was called; with a tool that was required, some say `stop`."""
+    if not word:
+        return None
+    reason = FINISH.get(word) or FINISH.get(word.lower(), "stop")
+    return Finish("tool_calls" if called and reason == "stop" else reason, word)
 
 
 def write_finish(finish: Finish | None, *, same: bool) -> str | None:

@@ -154,7 +154,7 @@ class ChatStreamParser(StreamParser):
         if reason and not state.finished:
             state.finished = True
             self._close(index, state, out)
-            finish = parse_finish(reason)
+            finish = parse_finish(reason, called=bool(state.calls))
             assert finish is not None
             rest, state.rest = state.rest, {}
             out.append(Finished(finish, index, rest or None))
