@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from mitmproxy import http
 
-from tidegate.api import Client, Denial, Plugin, Principal, hook
+from tidegate.api import Body, Client, Denial, Plugin, Principal, hook
 from tidegate.runtime.faults import TRIPS, BreakerOpen
 from tidegate.runtime.guard import HookBlocked
 from tidegate.runtime.heads import open_exchange
@@ -236,3 +236,31 @@ async def test_a_breaker_that_opens_under_trace_opens_for_all():
 async def test_a_caller_outside_a_rollout_is_told_of_a_shadow():
     _, trace, _ = await traced(Use(Team, {"percent": 0}))
     assert step_of(trace, "authenticate", "Team")["mode"] == "shadow"
+
+
+class Whole(Plugin):
+    @hook(needs=Body(response=True, limit=10))
+    def transform_response(self, exchange):
+        return self.decide(exchange)
+
+    def decide(self, exchange):
+        assert exchange.response.content == b"ok"
+        return Denial(403, "no_ok", "No.")
+
+
+class WholeAsync(Whole):
+    @hook(needs=Body(response=True, limit=10))
+    async def transform_response(self, exchange):
+        return self.decide(exchange)
+
+
+@pytest.mark.parametrize("plugin", [Whole, WholeAsync])
+async def test_what_a_shadow_addon_decides_at_the_end_of_an_answer_is_told_too(plugin):
+    exchange = make_exchange()
+    trace = exchange.trace = Trace(forced=True)
+    async with Harness(Use(plugin, mode="shadow", name="whole")) as harness:
+        await harness.send(exchange)
+    assert exchange.denial is None
+    assert [(s.decision, s.detail) for s in exchange.shadows] == [("deny", "no_ok")]
+    assert "+whole shadow" in trace.summary()
+    assert "(would deny no_ok)" in trace.summary()

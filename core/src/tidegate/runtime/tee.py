@@ -30,6 +30,10 @@ def teed(step: Step, fn: Callable[[Exchange], Any], limit: int, late: Late) -> C
     return lambda exchange: Tee(step, fn, exchange, limit, late)
 
 
+def _nobody() -> None:
+    """Nobody follows it."""
+
+
 class Tee:
     """Collects a copy of an answer's body, shows it to the hook at its end."""
 
@@ -43,6 +47,7 @@ class Tee:
         "_limit",
         "_size",
         "_step",
+        "told",
     )
 
     def __init__(
@@ -59,6 +64,8 @@ class Tee:
         self._before = data.headers.fields, data.status_code
         self._chunks: list[bytes] = []
         self._size = 0
+        self.told: Callable[[], None] = _nobody
+        """Called when what the hook would have done has been recorded."""
 
     def write(self, chunk: bytes) -> None:
         """Keep it, up to the limit."""
@@ -73,7 +80,7 @@ class Tee:
         if not complete:
             return
         if self._size > self._limit:
-            record(self._step, self._exchange, "fail", errors.UPSTREAM_BODY_TOO_LARGE.code)
+            self._fail(errors.UPSTREAM_BODY_TOO_LARGE.code)
             return
         content = b"".join(self._chunks)
         self._chunks.clear()
@@ -83,12 +90,13 @@ class Tee:
         try:
             within(self._before[0], content, self._limit)
         except (TooLarge, Undecodable):
-            record(self._step, self._exchange, "fail", errors.UPSTREAM_BODY_TOO_LARGE.code)
+            self._fail(errors.UPSTREAM_BODY_TOO_LARGE.code)
             return
         try:
             result = self._fn(self._copy)
         except Exception as error:
             note_failure(self._step, self._exchange, error)
+            self.told()
             raise
         if type(result) is CoroutineType:
             self._late(self._exchange, self._wait(result, content))
@@ -100,6 +108,11 @@ class Tee:
         before = (fields, content, None, None, status)
         change = compared("response", before, view(self._copy.response))
         note(self._step, self._exchange, self._copy, result, change)
+        self.told()
+
+    def _fail(self, code: str) -> None:
+        record(self._step, self._exchange, "fail", code)
+        self.told()
 
     async def _wait(self, coro: Coroutine[Any, Any, Any], content: bytes) -> None:
         try:
@@ -107,6 +120,7 @@ class Tee:
                 result = await guarded(coro, self._step)
         except Exception as error:
             note_failure(self._step, self._exchange, error)
+            self.told()
             self._step.counters.add("hook_failures_total")
         else:
             self._note(result, content)

@@ -189,6 +189,7 @@ class Trace:
                 continue
             mark = "!" if entry.result in ("denial", "raised") else "+" if entry.acted else "-"
             names = [text.partition(" ")[0].lstrip("+-") for text in entry.changed]
+            names += [f"would {text.partition(' #')[0]}" for text in entry.shadows]
             said = f" ({' '.join(names)})" if names else ""
             mode = " shadow" if entry.shadow else ""
             parts.append(f"{entry.hook} {mark}{entry.addon}{mode} {entry.us:.0f}us{said}")

@@ -22,6 +22,7 @@ from .faults import Breaker, report
 from .pipeline import Pipeline
 from .redact import mask_text
 from .step import Step
+from .tee import Tee
 from .trace import Entry, Plan, Trace, Traces
 
 if TYPE_CHECKING:
@@ -156,13 +157,15 @@ def traced(plain: Step, plugin: Plugin[Any] | None) -> Step:
             raise
         if plain.is_async:
             return timed(result, probe)
-        probe.returned(result)
+        entry = probe.returned(result)
+        if isinstance(result, Tee):
+            follow(result, entry, exchange)
         return result
 
     def call_event(exchange: Exchange, event: Event) -> Any:
         return on_event(plain, exchange, event)
 
-    return Step(
+    step = Step(
         plain.hook,
         plain.addon,
         call_event if plain.hook == "transform_event" else call,
@@ -174,6 +177,18 @@ def traced(plain: Step, plugin: Plugin[Any] | None) -> Step:
         shadow=plain.shadow,
         rollout=plain.rollout,
     )
+    step.rule, step.code = plain.rule, plain.code
+    return step
+
+
+def follow(tee: Tee, entry: Entry, exchange: Exchange) -> None:
+    """Tell on the trace what a hook decided that sees the answer once it has passed."""
+
+    def told() -> None:
+        shadows = (s for s in exchange.shadows if (s.addon, s.phase) == (entry.addon, entry.hook))
+        entry.shadows = [f"{s.decision} {s.detail}".rstrip() for s in shadows]
+
+    tee.told = told
 
 
 class Probe:
@@ -194,7 +209,7 @@ class Probe:
         """Add time that an async hook spent running, not waiting."""
         self._own = (self._own or 0) + nanoseconds
 
-    def returned(self, result: object) -> None:
+    def returned(self, result: object) -> Entry:
         """It returned."""
         entry = self._entry()
         exchange = self._exchange
@@ -207,6 +222,7 @@ class Probe:
         ]
         if not entry.acted:
             entry.why = self._why(exchange)
+        return entry
 
     def raised(self, error: BaseException) -> None:
         """It raised."""
@@ -296,7 +312,7 @@ def views(exchange: Exchange) -> tuple[View, View | None]:
 def told(result: object) -> tuple[str, str]:
     """The kind of a hook's result, and what it says."""
     match result:
-        case None:
+        case None | Tee():
             return "nothing", ""
         case Principal():
             return "principal", result.id
