@@ -17,7 +17,16 @@ from .types import (
     SseEvent,
     WsMessage,
 )
-from .upstream import Attempt, Codec, Timeouts, Tls, Upstream, upstream_from_url
+from .upstream import (
+    Attempt,
+    BodyStream,
+    Codec,
+    StreamCodec,
+    Timeouts,
+    Tls,
+    Upstream,
+    upstream_from_url,
+)
 
 __all__ = [
     "PUSH",
@@ -27,6 +36,7 @@ __all__ = [
     "Attempt",
     "Body",
     "BodySink",
+    "BodyStream",
     "ByteSize",
     "Client",
     "Codec",
@@ -52,6 +62,7 @@ __all__ = [
     "SseParser",
     "Stash",
     "StashKey",
+    "StreamCodec",
     "Timeouts",
     "Tls",
     "Upstream",
