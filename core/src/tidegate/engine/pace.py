@@ -101,6 +101,6 @@ def trickles(handler: Handler, call: Call, now: float) -> bool:
 
 
 def unsent(io: Any) -> int:
-    """Bytes that wait to be written to a connection."""
-    size: int = io.writer.transport.get_write_buffer_size() if io.writer is not None else 0
-    return size
+    """Bytes that wait to be written to a connection; 0 where a WireGuard stream does not say."""
+    transport = getattr(io.writer, "transport", None)
+    return cast(int, transport.get_write_buffer_size()) if transport is not None else 0
