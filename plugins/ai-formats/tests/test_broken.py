@@ -158,3 +158,26 @@ def test_what_comes_after_the_end_is_reported():
     order = Order("x", losses := Losses("y"))
     order.put([HEAD, Delta(0, "Hi"), Finished(Finish("stop")), Delta(1, "!")])
     assert [warning.field for warning in losses.warnings] == ["choices[0]"]
+
+
+BODIES = [
+    b"", b"null", b"[]", b'"x"', b"<html>", b"\xff", b'{"error": null}', b'{"error": "No."}',
+    b'data: {"error": {"message": "No."}}\n\n', b'{"error": {"message": {"a": 1}}}',
+    b'{"detail": [{"msg": "No."}]}', b'{"error": {"message": "No.", "code": {"a": 1}, "type": 7}}',
+    b'[{"error": {"code": 400, "message": "No.", "status": "INVALID_ARGUMENT"}}]',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", NAMES)
+def test_an_error_of_any_shape_is_one_of_the_callers_format(target):
+    other = get_format(target)
+    for source in NAMES:
+        codec = Translation(other, get_format(source))
+        for status, body in [(status, body) for status in (400, 429, 529) for body in BODIES]:
+            exchange = make_exchange("POST", "http://api.test/v1", body=ASKED[target])
+            codec.encode(exchange, exchange.request)
+            response = codec.decode(exchange, http.Response.make(status, body))
+            assert response.status_code >= 400
+            if source != target:
+                failure = other.parse_error(response.status_code, json.loads(response.content))
+                assert failure.message, (source, body)

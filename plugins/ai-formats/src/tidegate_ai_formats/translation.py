@@ -23,7 +23,7 @@ from tidegate.api.upstream import BodyStream
 from .format import Format, Framing, load_object
 from .framing import CONTENT_TYPES, framing_of
 from .framing.plain import LIMIT
-from .losses import Failure, InvalidRequest, Losses, Policy, Untranslatable
+from .losses import Failure, InvalidRequest, Losses, Policy, Untranslatable, kind_of
 from .model import Json, Request, Response
 from .responses.request import refuse_stateful
 from .streaming import UNREAD, UNREADABLE, Passing, StreamTranslator
@@ -235,12 +235,9 @@ class Translation:
     ) -> http.Response:
         if state.passes:
             return response
-        body: Any
-        try:
-            body = loads(content.removeprefix(b"data:"))  # some say errors as an event
-        except ValueError:
-            body = content.decode("utf-8", "replace")
-        return self._put_failure(response, self.provider.parse_error(status, body), state)
+        return self._put_failure(
+            response, read_error(self.provider.parse_error, status, content), state
+        )
 
     def _put_failure(
         self, response: http.Response, failure: Failure, state: _State
@@ -284,6 +281,19 @@ class Translation:
         if state.losses.warnings:
             state.call.warnings = [str(warning) for warning in state.losses.warnings]
         return ended
+
+
+def read_error(parse_error: Callable[[int, Any], Failure], status: int, content: bytes) -> Failure:
+    """The error in a body of a status of 400 and up, whatever it is."""
+    text = content.decode("utf-8", "replace")
+    try:
+        body = loads(content.removeprefix(b"data:"))  # some say errors as an event
+    except ValueError:
+        return parse_error(status, text)
+    try:
+        return parse_error(status, body)
+    except UNREAD:
+        return Failure(status, kind_of(status, text), text)
 
 
 def failure_in(parse_error: Callable[[int, Any], Failure], body: Json) -> Failure | None:

@@ -14,8 +14,7 @@ from tidegate_ai_formats.format import load_object
 from tidegate_ai_formats.framing.plain import LIMIT
 from tidegate_ai_formats.losses import Failure, InvalidRequest, Losses, Policy, Untranslatable
 from tidegate_ai_formats.streaming import UNREADABLE
-from tidegate_ai_formats.translation import WARNINGS, failure_in, orjson_bytes, put_body
-from tidegate_ai_formats.wire import loads
+from tidegate_ai_formats.translation import WARNINGS, failure_in, orjson_bytes, put_body, read_error
 
 from .base import Endpoint, EndpointRequest
 from .form import is_form, model_span, renamed
@@ -149,11 +148,7 @@ class EndpointTranslation:
         return response
 
     def _failed(self, response: http.Response, content: bytes, state: _State) -> http.Response:
-        try:
-            body = loads(content)
-        except ValueError:
-            body = content.decode("utf-8", "replace")
-        failure = self.provider.parse_error(response.data.status_code, body)
+        failure = read_error(self.provider.parse_error, response.data.status_code, content)
         return self._put_failure(response, failure, state)
 
     def _put_failure(
