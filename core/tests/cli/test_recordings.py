@@ -159,6 +159,8 @@ def test_the_verbs_work_together(tidegate: Run, tmp_path: Path) -> None:
     (tmp_path / "used").write_text(f"{files[0].name}\n")
     unused = tidegate("cassettes", "unused", "tapes", "--used", "used")
     assert (unused.returncode, unused.stdout.split()) == (1, [files[1].name])
+    told = tidegate("cassettes", "unused", "tapes", "--used", "used", "--json")
+    assert json.loads(told.stdout) == {"unused": unused.stdout.split(), "deleted": False}
     tidegate("cassettes", "unused", "tapes", "--used", "used", "--delete")
     assert list((tmp_path / "tapes").iterdir()) == [files[0]]
     wrong = tidegate("cassettes", "unused", "tapes")

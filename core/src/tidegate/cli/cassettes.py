@@ -132,17 +132,22 @@ def show_text(path: Path) -> None:
     print("\n".join(dumps(recording) for recording in read(path)), end="")
 
 
-def bring_in(paths: Iterable[Path], to: Path, masked: tuple[str, ...]) -> None:
+def bring_in(
+    paths: Iterable[Path], to: Path, masked: tuple[str, ...], *, as_json: bool = False
+) -> None:
     """Cassettes of recordings, without secrets. Raises ConfigError."""
     try:
         scrubber = Scrubber(paths=json_paths(masked))
     except ValueError as error:
         raise ConfigError(Problem("invalid_value", f"--scrub: {error}")) from None
     files = folder_of([scrubber.recording(one) for one in read_all(paths)], to)
+    if as_json:
+        print(orjson.dumps({"files": [str(file) for file in files]}).decode())
+        return
     print(f"{len(files)} cassettes written to {to}")
 
 
-def bring_out(paths: Iterable[Path], to: Path, kind: str) -> None:
+def bring_out(paths: Iterable[Path], to: Path, kind: str, *, as_json: bool = False) -> None:
     """One file of recordings. Raises ConfigError."""
     kind = kind or ("har" if to.suffix == ".har" else "flows")
     if kind not in FORMATS:
@@ -150,10 +155,14 @@ def bring_out(paths: Iterable[Path], to: Path, kind: str) -> None:
         raise ConfigError(Problem("invalid_value", f"--format: {kind!r} is not one of {names}"))
     recordings = read_all(paths)
     write(recordings, to, kind)
+    if as_json:
+        told = {"file": str(to), "format": kind, "exchanges": len(recordings)}
+        print(orjson.dumps(told).decode())
+        return
     print(f"{len(recordings)} exchanges written to {to}")
 
 
-def show_unused(folder: Path, used: Path | None, *, delete: bool) -> int:
+def show_unused(folder: Path, used: Path | None, *, delete: bool, as_json: bool = False) -> int:
     """The cassettes that were not played; the exit status. Raises ConfigError."""
     file = used or USED
     try:
@@ -164,8 +173,10 @@ def show_unused(folder: Path, used: Path | None, *, delete: bool) -> int:
         raise ConfigError(Problem("used_unreadable", reason, str(file), hint=hint)) from None
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob(f"*{SUFFIX}"))]
     left = [name for name in names if name not in played]
-    for name in left:
-        print(name)
-        if delete:
-            (folder / name).unlink()
+    for name in left if delete else ():
+        (folder / name).unlink()
+    if as_json:
+        print(orjson.dumps({"unused": left, "deleted": delete}).decode())
+    elif left:
+        print("\n".join(left))
     return 1 if left and not delete else 0

@@ -186,11 +186,14 @@ def new_plugin(
 
 
 @app.command()
-def version() -> None:
+def version(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
     """Print the version."""
     from importlib.metadata import version as installed
 
-    print(f"tidegate {installed('tidegate-core')}")
+    number = installed("tidegate-core")
+    print(f'{{"version":"{number}"}}' if json else f"tidegate {number}")
 
 
 # Verbs of their own files, listed in the help after those above.

@@ -150,11 +150,12 @@ def import_(
     recordings: Files,
     to: Annotated[Path, typer.Option(help="The folder for the cassettes.")],
     scrub: Scrub = None,
+    json: AsJson = False,
 ) -> None:
     """Make cassettes of HAR and flow files, without secrets."""
     from .cassettes import bring_in
 
-    bring_in(recordings, to, tuple(scrub or ()))
+    bring_in(recordings, to, tuple(scrub or ()), as_json=json)
 
 
 @app.command()
@@ -162,11 +163,12 @@ def export(
     recordings: Files,
     to: Annotated[Path, typer.Option(help="The file: .har, or .flows for mitmproxy.")],
     format: Annotated[str, typer.Option(help="har or flows. Default: by the file's name.")] = "",
+    json: AsJson = False,
 ) -> None:
     """Make one HAR or flow file of cassettes."""
     from .cassettes import bring_out
 
-    bring_out(recordings, to, format)
+    bring_out(recordings, to, format, as_json=json)
 
 
 @app.command()
@@ -180,8 +182,9 @@ def unused(
         ),
     ] = None,
     delete: Annotated[bool, typer.Option(help="Remove them.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Name the cassettes that the last run did not play; exit 1 where there are any."""
     from .cassettes import show_unused
 
-    raise typer.Exit(show_unused(folder, used, delete=delete))
+    raise typer.Exit(show_unused(folder, used, delete=delete, as_json=json))
