@@ -358,6 +358,13 @@ async def test_a_larger_answer_passes_and_is_not_kept() -> None:
         assert not (await ask(harness)).from_cache
 
 
+async def test_a_call_of_many_megabytes_passes_by() -> None:
+    body = changed(CALL, user="x" * (4 << 20))
+    async with Harness(use(), answer=whole()) as harness:
+        assert text_of(await ask(harness, body)) == "Hello, you."
+        assert not (await ask(harness, body)).from_cache
+
+
 async def test_embeddings_are_kept() -> None:
     url = "http://api.test/v1/embeddings"
     body = {"model": "e-1", "input": "Hi"}

@@ -20,6 +20,8 @@ _EMBEDDINGS: Final = re.compile(
     r"(?:/openai)?(?:/v\d+|/deployments/[^/]+)?/embeddings|/v\d+/embed|/api/embed"
     r"|/v1(?:beta)?/.*models/[^/:]+:(?:embedContent|batchEmbedContents)"
 )
+LARGEST_CALL: Final = 4 * 1024 * 1024
+"""Bytes of a call that is looked up: longer ones would hold others up, and hardly come again."""
 _USUAL_TEMPERATURE: Final = 1.0
 """What a provider takes where a caller says nothing."""
 
@@ -76,6 +78,8 @@ def understand(exchange: Exchange, config: CacheAiConfig) -> Asked | None:
     data = exchange.request.data
     wishes = wishes_of(data.headers.fields)
     content = exchange.request.content or b""
+    if len(content) > LARGEST_CALL:
+        return Asked(None, "", wishes, why=f"it is longer than {LARGEST_CALL} bytes")
     try:
         body = orjson.loads(content)
         call = ai_call(exchange) if inbound_format(exchange.path) is not None else None

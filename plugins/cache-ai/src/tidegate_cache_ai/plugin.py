@@ -29,6 +29,8 @@ log = logging.getLogger("tidegate.addon.cache-ai")
 NOT_KEPT: Final = ErrorCode(
     "answer_not_cached", 504, "No answer is kept, and only-if-cached forbids to ask for one."
 )
+LARGEST: Final = 64 * 1024 * 1024
+"""Bytes of a request that is gathered: what others send in the same scope must not fail here."""
 COST: Final = b"x-tidegate-cost-saved"
 TOKENS: Final = b"x-tidegate-tokens-saved"
 _STATUS: Final = b"cache-status"
@@ -82,7 +84,7 @@ class CacheAi(Plugin[CacheAiConfig]):
         if is_call(exchange):
             exchange.at_end(self._ended)
 
-    @hook(needs=Body(request=True))
+    @hook(needs=Body(request=True, limit=LARGEST))
     def cache_lookup(self, exchange: Exchange) -> http.Response | None:
         """Answer from the cache, or remember what was asked."""
         if not is_call(exchange):
