@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import socket
 from typing import Any
 
@@ -31,6 +33,8 @@ from tidegate.testing.script import (
     sse,
 )
 
+from .conftest import Answer
+
 
 async def test_an_upstream_that_refuses_is_502_and_the_next_request_works(
     serve: Any, route_to: Any, upstream: Any
@@ -51,6 +55,28 @@ async def test_an_upstream_that_refuses_is_502_and_the_next_request_works(
     exchange = (await serving.last(2)) and serving.logged[0]
     assert [a.error for a in exchange.attempts] == ["upstream_unreachable"]
     assert exchange.outcome == "failed"
+
+
+async def test_without_a_file_descriptor_for_an_upstream_the_answer_is_503(
+    serve: Any, route_to: Any, upstream: Any
+) -> None:
+    serving = await serve(route_to(upstream.url))
+    reader, writer = await serving.connect()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with asyncio.timeout(20):
+        while not serving.engine._master.handlers:
+            await asyncio.sleep(0.01)
+    spare = os.open("/dev/null", os.O_RDONLY)  # the lowest that is free
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+    try:
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answer = Answer(await asyncio.wait_for(reader.read(-1), 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    writer.close()
+    assert (answer.status, answer.code, answer["retry-after"]) == (503, "overloaded", "1")
+    assert (await serving.get()).body == b"ok"
 
 
 async def _ok(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tidegate.engine import pace
+from tidegate.testing.certificates import Authority
 from tidegate.testing.script import head
 
 
@@ -62,6 +67,26 @@ async def test_a_client_that_reads_in_steps_gets_all(
             got += len(data)
             await asyncio.sleep(0.05)
     assert got > size
+    writer.close()
+
+
+@pytest.mark.parametrize("carrier", ["engine", "lane"])
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02"])
+async def test_a_handshake_that_does_not_end_is_closed(
+    serve: Any, upstream: Any, route_to: Any, tmp_path: Path, begun: bytes, carrier: str
+) -> None:
+    (tmp_path / "pair.pem").write_bytes(b"".join(Authority().issue("localhost")))
+    serving = await serve(
+        route_to(upstream.url),
+        listener='cert = "pair.pem"\nkey = "pair.pem"\nalpn = ["h2", "http/1.1"]',
+        gateway='deadlines = { head = "500ms" }',
+        carrier=carrier,
+    )
+    reader, writer = await serving.connect()
+    writer.write(begun)
+    async with asyncio.timeout(20):
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
     writer.close()
 
 

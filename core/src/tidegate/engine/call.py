@@ -38,6 +38,7 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b
 _CONNECT_ERRORS: Final = {
     code.code: code
     for code in (
+        errors.OVERLOADED,
         errors.UPSTREAM_ADDRESS_FORBIDDEN,
         errors.UPSTREAM_UNREACHABLE,
         errors.UPSTREAM_TLS_INVALID,
@@ -199,7 +200,8 @@ class Call:
 
     def connect_failed(self, error: str) -> Denial:
         """What an attempt that got no connection means."""
-        return _CONNECT_ERRORS.get(error, errors.UPSTREAM_UNREACHABLE).denial()
+        code = _CONNECT_ERRORS.get(error, errors.UPSTREAM_UNREACHABLE)
+        return code.denial(retry_after=1.0 if code is errors.OVERLOADED else None)
 
     def take_body(self, content: bytes) -> Denial | None:
         """Give the hooks the gathered body; the denial where its coding is no good."""

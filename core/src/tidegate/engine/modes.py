@@ -142,6 +142,8 @@ class GatewayInstance(  # type: ignore[no-untyped-call]
             copy = sock.dup()
             copy.setblocking(False)
             options: dict[str, Any] = {"sock": copy, "ssl": context, "backlog": BACKLOG}
+            if context is not None:
+                options["ssl_handshake_timeout"] = proxies.master.gateway.deadlines.head
             if factory is not None:
                 servers.append(await loop.create_server(factory, **options))
             else:
