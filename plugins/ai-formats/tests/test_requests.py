@@ -132,3 +132,17 @@ def test_what_a_tool_shows_follows_its_results_where_they_are_text_only():
     assert kinds == [["text", "image_url", "text"], ["text", "image_url"]]
     assert messages[4]["content"][1]["image_url"]["url"] == "data:image/png;base64,aGk="
     assert len(losses.warnings) == 2
+
+
+def test_cache_breakpoints_go_to_those_who_know_them():
+    mark = {"type": "ephemeral"}
+    text = {"type": "text", "text": "Be brief.", "cache_control": mark}
+    tool = {"name": "f", "input_schema": {"type": "object"}, "cache_control": mark}
+    messages = [{"role": "user", "content": [text]}, {"role": "assistant", "content": [text]}]
+    body = {"model": "m", "max_tokens": 9, "system": [text], "messages": messages, "tools": [tool]}
+    for name, count in (("openai-chat", 0), ("openai-chat/groq", 0), ("openai-chat/openrouter", 4)):
+        request = get_format("anthropic-messages").parse_request(json.loads(json.dumps(body)))
+        losses = Losses(name, "strict")
+        written = get_format(name).write_request(request, losses)
+        assert json.dumps(written).count("cache_control") == count, name
+        assert len(losses.warnings) == (0 if count else 4), name

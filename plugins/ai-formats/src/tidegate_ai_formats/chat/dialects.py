@@ -43,6 +43,8 @@ class Dialect:
     strict_tools: bool = True
     top_k: bool = False
     parallel: bool = True
+    cache: bool = False
+    """Whether cache breakpoints are known; others refuse fields that they don't know."""
 
 
 DIALECTS: Final = {
@@ -79,6 +81,7 @@ DIALECTS: Final = {
             thinking="object",
             reasoning_field="details",
             top_k=True,
+            cache=True,
         ),
         Dialect(
             "perplexity",

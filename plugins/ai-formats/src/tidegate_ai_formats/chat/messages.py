@@ -32,6 +32,7 @@ from .parts import (
     write_thinking,
 )
 
+CACHED = "prompts are cached without it here"
 _CONTENT_CARRIERS = ("content", "content-text", "content-none")
 
 
@@ -186,6 +187,7 @@ class ConversationWriter:
         self.losses = losses
         self.dialect = dialect
         self.same = same
+        self.caches = same or dialect.cache
         self.messages: list[Json] = []
         self._shown: list[Json] = []
         """What tools have shown besides text, which has to stand in a user's message."""
@@ -237,7 +239,7 @@ class ConversationWriter:
         """A string where it is plain text, else an array."""
         if len(parts) == 1:
             only = parts[0]
-            if type(only) is Text and not only.cache and not only.extras:
+            if type(only) is Text and not only.extras and not self._cache(only.cache, field):
                 return only.text
         if not parts:
             return ""
@@ -247,6 +249,12 @@ class ConversationWriter:
             if one is not None:
                 out.append(one)
         return out
+
+    def _cache(self, cache: Json | None, field: str) -> bool:
+        """Whether a cache breakpoint is written; where it can't be, that is said."""
+        if cache is not None and not self.caches:
+            self.losses.note(f"{field}.cache_control", CACHED)
+        return cache is not None and self.caches
 
     def _part(self, part: Part, field: str) -> Json | None:
         out: Json | None = None
@@ -263,7 +271,7 @@ class ConversationWriter:
         if out is None:
             return None
         cache = getattr(part, "cache", None)
-        if cache is not None:
+        if cache is not None and self._cache(cache, field):
             out["cache_control"] = cache
         extras = getattr(part, "extras", None)
         if extras and self.same:

@@ -28,7 +28,7 @@ from tidegate_ai_formats.wire import (
 )
 
 from .dialects import FAMILY, Dialect
-from .messages import ConversationWriter
+from .messages import CACHED, ConversationWriter
 from .parts import parse_call, parse_message, parse_part
 
 
@@ -40,23 +40,13 @@ def parse_request(body: Json) -> Request:
     request = Request(
         FAMILY,
         take_str(body, "model"),
-        [parse_one(message, f"messages[{n}]") for n, message in enumerate(messages)],
-        stream=take_bool(body, "stream") or False,
-        max_tokens=take_int(body, "max_completion_tokens"),
-        temperature=take_number(body, "temperature"),
-        top_p=take_number(body, "top_p"),
-        top_k=take_int(body, "top_k"),
-        seed=take_int(body, "seed"),
-        n=take_int(body, "n"),
-        frequency_penalty=take_number(body, "frequency_penalty"),
-        presence_penalty=take_number(body, "presence_penalty"),
-        logprobs=take_bool(body, "logprobs"),
-        top_logprobs=take_int(body, "top_logprobs"),
-        parallel_tools=take_bool(body, "parallel_tool_calls"),
-        metadata=take_dict(body, "metadata"),
-        service_tier=take_str(body, "service_tier") or None,
-        user=take_str(body, "user") or None,
+        [parse_one(message, n) for n, message in enumerate(messages)],
     )
+    if not body:
+        return request
+    for key in [key for key in body if key in _PLAIN]:
+        name, take = _PLAIN[key]
+        setattr(request, name, take(body, key) or getattr(request, name))
     if request.max_tokens is None:
         request.max_tokens = take_int(body, "max_tokens")
     if request.seed is None:
@@ -77,11 +67,31 @@ def parse_request(body: Json) -> Request:
     return request
 
 
-def parse_one(message: Any, field: str) -> Message:
-    """One message."""
+_PLAIN: Final[dict[str, tuple[str, Callable[[Json, str], Any]]]] = {
+    "stream": ("stream", take_bool),
+    "max_completion_tokens": ("max_tokens", take_int),
+    "temperature": ("temperature", take_number),
+    "top_p": ("top_p", take_number),
+    "top_k": ("top_k", take_int),
+    "seed": ("seed", take_int),
+    "n": ("n", take_int),
+    "frequency_penalty": ("frequency_penalty", take_number),
+    "presence_penalty": ("presence_penalty", take_number),
+    "logprobs": ("logprobs", take_bool),
+    "top_logprobs": ("top_logprobs", take_int),
+    "parallel_tool_calls": ("parallel_tools", take_bool),
+    "metadata": ("metadata", take_dict),
+    "service_tier": ("service_tier", take_str),
+    "user": ("user", take_str),
+}
+"""Fields that mean what they say: their names in a `Request`. Most requests have few of them."""
+
+
+def parse_one(message: Any, n: int) -> Message:
+    """The message at place `n`."""
     if not isinstance(message, dict):
-        raise InvalidRequest(field, "is not an object")
-    role = take_role(message, field)
+        raise InvalidRequest(f"messages[{n}]", "is not an object")
+    role = take_role(message, f"messages[{n}]")
     name = take_str(message, "name")
     if role == "assistant":
         parts = parse_message(message)
@@ -94,7 +104,7 @@ def parse_one(message: Any, field: str) -> Message:
     elif isinstance(content, list):
         parts = [parse_part(part) for part in content]
     else:
-        raise InvalidRequest(f"{field}.content", "is neither a string nor an array")
+        raise InvalidRequest(f"messages[{n}].content", "is neither a string nor an array")
     if role == "tool":
         result = ToolResult(take_str(message, "tool_call_id"), parts, name, extras=message or None)
         return Message(role, [result])
@@ -170,6 +180,8 @@ def _parse_output(request: Request, body: Json) -> None:
 
 
 def _parse_thinking(request: Request, body: Json) -> None:
+    if _THOUGHT.isdisjoint(body):
+        return
     thinking = Thinking()
     if effort := take_str(body, "reasoning_effort"):
         thinking.effort = effort
@@ -286,8 +298,10 @@ def _write_tool(
         elif tool.strict:
             losses.drop(f"{field}.strict")
     out: Json = {"type": "function", "function": inner}
-    if tool.cache is not None:
+    if tool.cache is not None and (same or dialect.cache):
         out["cache_control"] = tool.cache
+    elif tool.cache is not None:
+        losses.note(f"{field}.cache_control", CACHED)
     if tool.extras:
         if same:
             extras = dict(tool.extras)
