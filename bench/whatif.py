@@ -1,19 +1,25 @@
-"""How long `tidegate whatif` takes for recorded exchanges: `uv run python bench/whatif.py [N]`.
+"""How long `tidegate whatif` takes: `uv run python bench/whatif.py [N] [cassettes|har|flows]`.
 
-Two pipelines of six addons, half of the calls streamed, from memory: reading files is not in it.
+Two pipelines of six addons, N exchanges (10,000), half of them streamed with 50 events. From
+memory, or with a format: read from cassettes, a HAR file or a flow file, in that time as well.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 
 from tidegate.api.recording import Answer, Chunk, Recording
 from tidegate.api.types import Principal
+from tidegate.cli.recordings import folder_of, read_all, write
 from tidegate.cli.whatif import compare
 from tidegate.runtime.settings import parse
 
@@ -56,18 +62,33 @@ def recordings(count: int) -> list[Recording]:
     ]  # fmt: skip
 
 
-async def main(count: int) -> None:
+def from_files(made: list[Recording], kind: str) -> Callable[[], list[Recording]]:
+    """Write recordings; what reads them again."""
+    folder = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
+    atexit.register(shutil.rmtree, folder)
+    if kind == "cassettes":
+        folder_of(made, folder)
+        return lambda: read_all([folder])
+    file = folder / f"all.{kind}"
+    write(made, file, kind)
+    return lambda: read_all([file])
+
+
+async def main(count: int, kind: str) -> None:
     settings = [
         parse(CONFIG % (rate, name), base=Path.cwd())
         for rate, name in (("600/min", "a"), ("50/min", "b"))
     ]
     exchanges = recordings(count)
-    began = time.perf_counter()
-    report = await compare(settings, exchanges)
-    seconds = time.perf_counter() - began
+    load = from_files(exchanges, kind) if kind else lambda: exchanges
+    began, cpu = time.perf_counter(), time.process_time()
+    report = await compare(settings, load())
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     told = {
         "exchanges": count,
+        "from": kind or "memory",
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu, 2),
         "microseconds_each": round(seconds / count * 1e6, 1),
         "counts": report.counts,
     }
@@ -75,4 +96,5 @@ async def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))
+    given = (*sys.argv[1:], "", "")
+    asyncio.run(main(int(given[0] or 10_000), given[1]))
