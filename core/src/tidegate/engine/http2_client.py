@@ -215,7 +215,8 @@ class Client(_http2.Http2Client):
             try:
                 response = read_response(cast(Any, event.headers))
             except ValueError:
-                self.h2_conn.reset_stream(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
+                if not self.is_closed(event.stream_id):
+                    self.h2_conn.reset_stream(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
                 yield from self._broken(stream_id, "malformed head")
                 return
             ended = event.stream_ended is not None
