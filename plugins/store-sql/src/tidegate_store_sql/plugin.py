@@ -1,15 +1,208 @@
-"""The addon."""
+"""The addon: it keeps the snapshot of its worker fresh and puts it on each exchange."""
 
 from __future__ import annotations
 
-from tidegate.api import AddonConfig, Plugin
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field
+from sqlalchemy import Connection
+
+from tidegate.api import AddonConfig, AddonContext, Duration, Exchange, Node, Plugin, Secret, hook
+from tidegate.api.platform import SERVICE, SNAPSHOT
+
+from . import schema
+from .backup import backup_before
+from .database import Database
+from .errors import StoreError
+from .queries import read_revision
+from .snapshot import EMPTY, Compiled, compile_snapshot
+from .store import Store
+from .vault import Vault
+
+USED_EVERY: Final = 30.0
+"""Seconds between two times at which the last use of keys is written down."""
+ANCHOR_EVERY: Final = 60.0
+"""Seconds between two looks at whether the audit still holds what the anchor names."""
 
 
 class StoreSqlConfig(AddonConfig):
-    """The options."""
+    """The options.
+
+    `url` is a database URL of SQLAlchemy's: `sqlite:///relative.db`, `sqlite:////absolute.db` or
+    `postgresql+psycopg://user:password@host/name`; by default a SQLite file in the state folder.
+    `master_key` (base64 of 32 bytes) seals secrets; by default one is made in the state folder.
+    """
+
+    url: Secret | None = None
+    master_key: Secret | None = None
+    poll: Duration = Field(default=0.5, ge=0.05, le=60.0)
 
 
 class StoreSql(Plugin[StoreSqlConfig]):
-    """The platform's memory."""
+    """The platform's memory: teams, services, keys, subscriptions and their audit, in SQL."""
 
     Config = StoreSqlConfig
+
+    def __init__(self, config: StoreSqlConfig, context: AddonContext) -> None:
+        super().__init__(config, context)
+        self.snapshot: Compiled = EMPTY
+        self._store: Store | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._lost = False
+
+    @property
+    def store(self) -> Store:
+        """The store, not yet opened."""
+        if self._store is None:
+            given, base, state = self.config.url, self.context.base, self.context.state
+            url = given.get_secret_value() if given else f"sqlite:///{state / 'store.db'}"
+            if url.startswith("sqlite:///") and not url.startswith("sqlite:////"):
+                url = f"sqlite:///{base.absolute() / url.removeprefix('sqlite:///')}"
+            key = self.config.master_key
+            vault = Vault(key.get_secret_value() if key else None, state / "master.key")
+            self._store = Store(Database(url), vault, state / "audit.anchor")
+        return self._store
+
+    @property
+    def backups(self) -> Path:
+        """Where backups that are made by themselves go."""
+        return self.context.state / "backups"
+
+    def open(self) -> Store:
+        """The store, with its schema up to date and its secrets open. Raises StoreError."""
+        store = self.store
+        store.database.make_private()
+        with store.database.read() as connection:
+            if schema.current(connection) == schema.HEAD and store.vault.unlock(connection):
+                return store
+        with store.database.write() as connection:
+            schema.upgrade(connection, backup=self._back_up)
+            store.vault.make(connection)
+        return store
+
+    def _back_up(self, connection: Connection) -> None:
+        path = backup_before(connection, self.backups)
+        self.context.log.warning("the schema is migrated; what was before is in %s", path)
+
+    # -- exchanges ----------------------------------------------------------------------------
+
+    @hook
+    def authenticate(self, exchange: Exchange) -> None:
+        """Put the snapshot, and the service that the request is for, on the exchange."""
+        stash = exchange.stash
+        snapshot = stash[SNAPSHOT] = self.snapshot
+        method = exchange.request.data.method.decode("latin-1")
+        service = snapshot.service(exchange.host, exchange.path, method)
+        if service is not None:
+            stash[SERVICE] = service
+
+    def explain(self, hook: str, exchange: Exchange) -> str:
+        """Which service it found."""
+        service = exchange.stash.get(SERVICE)
+        return f"service {service.ref}" if service else "no service is at this host and path"
+
+    # -- life ---------------------------------------------------------------------------------
+
+    @hook
+    async def startup(self, previous: Plugin[Any] | None) -> None:
+        """Compile a snapshot. Without the store a reload keeps the one of before; a start fails."""
+        try:
+            await asyncio.to_thread(self.open)
+            self.snapshot = await asyncio.to_thread(self._compile)
+        except StoreError as error:
+            same = isinstance(previous, StoreSql) and previous.config == self.config
+            if error.code != "storage_unavailable" or not same:
+                raise
+            assert isinstance(previous, StoreSql)
+            self.snapshot = previous.snapshot
+            self._tell(error)
+        self._following = asyncio.create_task(self._follow())
+
+    @hook
+    async def shutdown(self) -> None:
+        """Stop following, and close the store."""
+        if self._following is not None:
+            self._following.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._following
+        await asyncio.to_thread(self.store.database.close)
+
+    @hook
+    def bootstrap(self, node: Node) -> None:
+        """Make the store, or migrate it, once for all workers."""
+        store = self.open()
+        store.move_anchor()
+        store.database.close()
+
+    def _compile(self) -> Compiled:
+        store = self.store
+        with store.database.read() as connection:
+            return compile_snapshot(connection, store.vault.pepper)
+
+    async def _follow(self) -> None:
+        """Look for a new revision every `poll` seconds; keep the last snapshot where none can be
+        had. Never ends by itself."""
+        used = anchored = time.monotonic()
+        while True:
+            await asyncio.sleep(self.config.poll)
+            await self._try(self._look)
+            now = time.monotonic()
+            if now - used >= USED_EVERY:
+                used = now
+                await self._try(self._write_used)
+            if now - anchored >= ANCHOR_EVERY:
+                anchored = now
+                await self._try(self._anchor)
+
+    async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it; what goes wrong is counted, and told once until the store is back."""
+        try:
+            await work()
+        except Exception as error:
+            self._tell(error)
+        else:
+            if self._lost:
+                self.context.log.warning("the store is back")
+            self._lost = False
+
+    def _tell(self, error: Exception) -> None:
+        self.context.counters.add("store_errors_total")
+        if not self._lost:
+            self._lost = True
+            self.context.log.error(
+                "the store can't be read, revision %d keeps being served: %s",
+                self.snapshot.revision,
+                error,
+            )
+
+    async def _look(self) -> None:
+        fresh = await asyncio.to_thread(self._newer)
+        if fresh is not None:
+            fresh.used |= self.snapshot.used
+            self.snapshot = fresh
+            self.context.counters.add("snapshots_total")
+
+    def _newer(self) -> Compiled | None:
+        with self.store.database.read() as connection:
+            revision = read_revision(connection)
+        return self._compile() if revision != self.snapshot.revision else None
+
+    async def _write_used(self) -> None:
+        snapshot = self.snapshot
+        keys, snapshot.used = snapshot.used, set()
+        try:
+            times = dict.fromkeys(keys, round(time.time(), 3))
+            await asyncio.to_thread(self.store.used, times)
+        except StoreError:
+            snapshot.used |= keys
+            raise
+
+    async def _anchor(self) -> None:
+        if not await asyncio.to_thread(self.store.move_anchor):
+            self.context.counters.add("audit_anchor_mismatches_total")
+            self.context.log.error("the audit was tampered with: tidegate audit verify")

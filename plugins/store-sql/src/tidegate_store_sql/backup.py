@@ -1,0 +1,147 @@
+"""Backups: one format for SQLite and PostgreSQL, so that one can be restored into the other.
+
+Gzip of lines of JSON: a head that names the schema, `["table", "store_sql_team"]` before the rows
+of a table, each a line, and an end that counts them, without which the file is not whole. Secrets
+are in it as in the database: sealed under the master key, which is not.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, cast
+
+import orjson
+from sqlalchemy import Connection, MetaData, Table, select, update
+
+from . import schema
+from .errors import StoreError
+from .tables import PREFIX, state
+
+FORMAT: Final = "tidegate-store-sql"
+KEPT: Final = 10
+"""Automatic backups that are kept; the oldest go first."""
+CHUNK: Final = 1000
+
+
+def backup(connection: Connection, path: Path) -> int:
+    """Write all rows to `path`, 0600, whole or not at all; how many there were."""
+    version = schema.current(connection)
+    if version is None:
+        raise StoreError("schema_outdated", "there is nothing to back up yet")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    count = 0
+    try:
+        with os.fdopen(handle, "wb") as raw:
+            with gzip.open(raw, "wb", compresslevel=3) as file:
+                head = {"format": FORMAT, "schema": version, "at": round(time.time(), 3)}
+                file.write(orjson.dumps(head) + b"\n")
+                for table in _tables(connection):
+                    file.write(orjson.dumps(["table", table.name]) + b"\n")
+                    for row in connection.execute(select(table)).mappings():
+                        values = {str(name): value for name, value in row.items()}
+                        file.write(orjson.dumps(values) + b"\n")
+                        count += 1
+                file.write(orjson.dumps(["end", count]) + b"\n")
+            raw.flush()
+            os.fsync(raw.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return count
+
+
+def backup_before(connection: Connection, folder: Path) -> Path:
+    """The backup made before a migration; the oldest of them are removed."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    path = folder / f"{stamp}-schema-{schema.current(connection)}.jsonl.gz"
+    backup(connection, path)
+    for old in sorted(folder.glob("*-schema-*.jsonl.gz"))[:-KEPT]:
+        old.unlink()
+    return path
+
+
+def restore(connection: Connection, path: Path) -> int:
+    """Put what `path` holds in the place of all rows; how many they are.
+
+    The caller's transaction commits it, or does nothing. The schema is then this program's, and
+    the revision higher than any before, so that workers take it up.
+    """
+    lines = _read(path)
+    head = next(lines)
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        raise StoreError("backup_invalid", f"{path} is not a backup of a store")
+    if head.get("schema") not in schema.VERSIONS:
+        raise StoreError(
+            "schema_newer", f"{path} has schema {head.get('schema')}: a newer program wrote it"
+        )
+    before = 0
+    if schema.current(connection) is not None:
+        before = connection.execute(select(state.c.revision)).scalar_one()
+        _drop(connection)
+    schema.upgrade(connection, head["schema"])
+    count = _insert(connection, lines, path)
+    schema.upgrade(connection)
+    after = max(before, connection.execute(select(state.c.revision)).scalar_one()) + 1
+    connection.execute(update(state).values(revision=after))
+    return count
+
+
+def _drop(connection: Connection) -> None:
+    for table in reversed(_tables(connection)):
+        table.drop(connection)
+    Table(schema.VERSION_TABLE, MetaData()).drop(connection)
+
+
+def _tables(connection: Connection) -> list[Table]:
+    """The tables as they are in the database, those that others refer to first."""
+    found = MetaData()
+    found.reflect(connection, only=lambda name, _: name.startswith(PREFIX))
+    return [table for table in found.sorted_tables if table.name != schema.VERSION_TABLE]
+
+
+def _read(path: Path) -> Iterator[Any]:
+    try:
+        with gzip.open(path, "rb") as file:
+            for line in file:
+                yield orjson.loads(line)
+    except FileNotFoundError:
+        raise StoreError("backup_invalid", f"{path} is not there") from None
+    except (EOFError, ValueError, OSError) as error:
+        raise StoreError("backup_invalid", f"{path} can't be read: {error}") from None
+
+
+def _insert(connection: Connection, lines: Iterator[Any], path: Path) -> int:
+    tables = {table.name: table for table in _tables(connection)}
+    for table in reversed(list(tables.values())):
+        connection.execute(table.delete())
+    into: Table | None = None
+    rows: list[dict[str, Any]] = []
+    count, promised = 0, -1
+
+    def flush() -> None:
+        if into is not None and rows:
+            connection.execute(into.insert(), rows)
+        rows.clear()
+
+    for line in lines:
+        if isinstance(line, dict):
+            rows.append(line)
+            count += 1
+            if len(rows) >= CHUNK:
+                flush()
+            continue
+        flush()
+        if line[0] == "table" and line[1] in tables:
+            into = tables[cast(str, line[1])]
+        elif line[0] == "end":
+            promised = line[1]
+    if promised != count:
+        raise StoreError("backup_invalid", f"{path} is not whole: {count} rows of {promised}")
+    return count
