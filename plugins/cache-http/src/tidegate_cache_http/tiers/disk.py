@@ -92,8 +92,9 @@ class Disk:
 
     def _read(self, txn: Any, number: int, chunks: int) -> bytes | None:
         found = []
+        bodies = self.db["bodies"]
         for index in range(chunks):
-            chunk = txn.get(chunk_key(number, index), db=self.db["bodies"])
+            chunk = txn.get(chunk_key(number, index), db=bodies)
             if chunk is None:
                 return None
             found.append(chunk)

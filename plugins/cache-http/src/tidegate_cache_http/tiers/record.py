@@ -82,5 +82,4 @@ def unpack(data: bytes | memoryview) -> Record | None:
     values: tuple[Any, ...] = msgpack.unpackb(data, use_list=False)
     if values[0] != FORMAT:
         return None
-    _, number, key, chunks, cost, *rest = values
-    return Record(number, Key(*key), Stored(*rest), chunks, cost)
+    return Record(values[1], Key(*values[2]), Stored(*values[5:]), values[3], values[4])
