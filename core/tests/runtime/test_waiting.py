@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 from mitmproxy import http
 
-from tidegate.api import Plugin, hook, upstream_from_url
+from tidegate.api import Denial, Plugin, hook, upstream_from_url
 from tidegate.api.errors import NO_ROUTE, UPSTREAM_TIMEOUT
 from tidegate.runtime.drive import drive, run_until_wait
-from tidegate.testing import Harness, make_exchange
+from tidegate.testing import Harness, Use, make_exchange
 
 
 def asking():
@@ -146,3 +146,29 @@ async def test_a_plain_log_hook_may_wait_and_only_its_exchange_waits_with_it():
         gates["/slow"].set()
         await harness.runtime.flush()
         assert written == [("/fast", None), ("/slow", True)]
+
+
+class Limiting(Plugin):
+    """Waits for a share of a limit in a plain `authorize`, where it has none."""
+
+    gate: asyncio.Future[Denial | None] | None = None
+
+    @hook
+    def authorize(self, exchange):
+        return None if self.gate is None else self._wait()
+
+    async def _wait(self):
+        return await self.gate
+
+
+@pytest.mark.parametrize("mode", ["enforce", "shadow"])
+async def test_a_plain_gate_may_wait_and_deny(mode):
+    async with Harness(Use(Limiting, mode=mode)) as harness:
+        harness.plugin("Limiting").gate = gate = asyncio.get_running_loop().create_future()
+        exchange = asking()
+        task = asyncio.create_task(running(harness, exchange))
+        await asyncio.sleep(0.01)
+        assert not task.done()
+        gate.set_result(Denial(429, "no_more", "No more."))
+        assert await task is (mode == "shadow")
+        assert [s.decision for s in exchange.shadows] == (["deny"] if mode == "shadow" else [])

@@ -75,7 +75,9 @@ class HookSpecs:
     def authorize(self, exchange: Exchange) -> Maybe[Denial | http.Response]:
         """Say no, or nothing. All must pass; the first `Denial` ends the exchange.
 
-        Limits and quotas live here; give back what they reserved in `exchange.at_end`.
+        Limits and quotas live here; give back what they reserved in `exchange.at_end`. A plain
+        `def` may return a coroutine where there is something to wait for, such as a share of a
+        limit: most exchanges then need no task.
 
         Example:
             class WeekdaysOnly(Plugin):

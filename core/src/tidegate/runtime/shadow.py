@@ -7,8 +7,8 @@ its later hooks find what its earlier ones kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 from tidegate.api import errors
 from tidegate.api.exchange import Exchange, Shadow
@@ -17,7 +17,7 @@ from tidegate.api.upstream import Upstream
 
 from .changes import View, changes, untouched, view
 from .messages import copy_request, copy_response
-from .step import Step
+from .step import Step, waits
 
 type Call = Callable[..., Any]
 type Detail = str | Callable[[], str]
@@ -45,9 +45,14 @@ def shadowed(step: Step, fn: Call, *, peeks: bool = False) -> Call:
 
         return call_async
 
+    async def waited(exchange: Exchange, copy: Exchange, coro: Awaitable[object]) -> None:
+        note(step, exchange, copy, await coro, answered(exchange, copy))
+
     def call(exchange: Exchange) -> object:
         copy = shadow_of(exchange)
         result = fn(copy)
+        if waits(step, result):
+            return waited(exchange, copy, cast(Awaitable[object], result))
         note(step, exchange, copy, result, answered(exchange, copy))
         return result if stores else None
 

@@ -46,7 +46,7 @@ _TRANSFORM: Final[dict[str, Any]] = {
 }
 RULES: Final[dict[str, Rule]] = {
     "authenticate": Rule(Principal, Denial, **_GATE),
-    "authorize": Rule(Denial, http.Response, **_GATE),
+    "authorize": Rule(Denial, http.Response, waits=True, **_GATE),
     "transform_request": Rule(http.Response, Denial, **_TRANSFORM),
     "cache_lookup": Rule(http.Response, waits=True),
     "route": Rule(Upstream, http.Response, Denial, **_GATE),
@@ -113,7 +113,7 @@ CORE: Final = Step("log", "core", lambda _: None)
 
 
 def waits(step: Step, result: object) -> bool:
-    """Whether a plain hook that may wait (`cache_lookup`) has found something to wait for."""
+    """Whether a plain hook that may wait (see `Rule.waits`) has found something to wait for."""
     return step.rule.waits and type(result) is CoroutineType
 
 
