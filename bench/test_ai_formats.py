@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from tidegate_ai_formats import Translation, get_format
+from tidegate_ai_formats import Losses, StreamTranslator, Translation, get_format
+from tidegate_ai_formats.framing import encoder
 
 from tidegate.api import SseEvent
 from tidegate.testing.exchanges import make_answer, make_exchange
@@ -141,3 +142,32 @@ def test_chunk_of_a_stream(benchmark, provider, client):
         codec.decode_event(exchange, SseEvent(orjson.dumps(data).decode()))
     event = SseEvent(orjson.dumps(chunk).decode())
     assert benchmark(codec.decode_event, exchange, event)
+
+
+FRAMED = {
+    "bedrock-converse": (
+        [SseEvent('{"role":"assistant"}', "messageStart")],
+        SseEvent(
+            '{"contentBlockIndex":0,"delta":{"text":" word"},"p":"abcdef"}', "contentBlockDelta"
+        ),
+    ),
+    "ollama-chat": (
+        [],
+        SseEvent(
+            '{"model":"m","created_at":"2026-01-01T00:00:00.123456789Z",'
+            '"message":{"role":"assistant","content":" word"},"done":false}'
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("client", ["openai-chat", "anthropic-messages"])
+@pytest.mark.parametrize("provider", list(FRAMED))
+def test_chunk_of_a_stream_in_bytes(benchmark, provider, client):
+    """Streams that are not server-sent events: framing both ways is part of the cost."""
+    source, target = get_format(provider), get_format(client)
+    stream = StreamTranslator(target, source, Losses(client))
+    wire = encoder(source.framing)
+    before, event = FRAMED[provider]
+    stream.feed(b"".join(map(wire.feed, [*before, event])))
+    assert benchmark(stream.feed, wire.feed(event))

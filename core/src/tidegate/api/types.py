@@ -125,6 +125,10 @@ class SseEvent:
         """The event in wire form, blank line included."""
         if self._raw is not None and (self.data, self.event, self.id) == self._origin:
             return self._raw
+        text = self.data
+        if self.id is None and "\n" not in text and "\r" not in text:  # the usual one: one line
+            named = f"event: {self.event}\n" if self.event else ""
+            return f"{named}data: {text}\n\n".encode()
         lines = []
         if self.event:
             lines.append(f"event: {self.event}\n")

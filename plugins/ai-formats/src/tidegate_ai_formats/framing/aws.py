@@ -8,6 +8,7 @@ Source: AWS, "Amazon Transcribe: event stream encoding"; smithy.io, "Amazon Even
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from struct import Struct
 from typing import Final
 from zlib import crc32
@@ -48,7 +49,9 @@ def encode_message(message: AwsMessage) -> bytes:
     return out + _CRC.pack(crc32(out))
 
 
+@lru_cache(maxsize=64)
 def _headers(data: bytes) -> dict[str, str | bytes | bool]:
+    """The headers; those of a stream's messages are few, and come again and again."""
     out: dict[str, str | bytes | bool] = {}
     at = 0
     while at < len(data):
@@ -95,7 +98,8 @@ class AwsParser:
             if crc32(buffer[: total - 4]) != checksum:
                 raise ValueError("the checksum of an event-stream message is wrong")
             payload = bytes(buffer[12 + headers : total - 4])
-            out.append(AwsMessage(_headers(bytes(buffer[12 : 12 + headers])), payload))
+            known = _headers(bytes(buffer[12 : 12 + headers]))
+            out.append(AwsMessage(dict(known), payload))
             del buffer[:total]
         return out
 

@@ -192,7 +192,8 @@ class OllamaStreamParser(StreamParser):
             out.append(start)
         message = data.pop("message", None) or {}
         logprobs = data.pop("logprobs", None)
-        for part in parse_parts(message, f"{seed_of(data)}_{self._count}"):
+        seed = f"{seed_of(data)}_{self._count}" if "tool_calls" in message else ""
+        for part in parse_parts(message, seed):
             self._part(part, logprobs, out)
         if data.get("done") is True:
             self._end(data, out)
