@@ -30,7 +30,7 @@ FRAME: Final = 16 * 1024
 STREAMS: Final = 100
 """Streams that a client may have open at a time."""
 
-RESETS: Final = 100
+RESETS: Final = 50
 """Streams that a client may give up (CVE-2023-44487), or have us reset (CVE-2025-8671) …"""
 RESETS_PER_SECOND: Final = RESETS / 30
 """… and how fast it earns them back, beside one for each stream that ends well."""
