@@ -197,12 +197,14 @@ class Combinator(Upstream):
         closed: such an attempt is judged as well, and was not counted as active.
         """
         picks = self._trail(exchange).picks
-        if any(pick.attempt is attempt for pick in picks):
+        pick: Pick | None = None
+        for one in picks:
+            if one.attempt is attempt:
+                return
+            if one.leaf is attempt.upstream and (pick is None or pick.attempt is not None):
+                pick = one  # the first one that has not ended, else the last
+        if pick is None:
             return
-        own = [pick for pick in picks if pick.leaf is attempt.upstream]
-        if not own:
-            return
-        pick = next((pick for pick in own if pick.attempt is None), own[-1])
         if pick.attempt is None:
             self._release(pick)
         else:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from typing import Any, Final, Literal, Protocol, cast
 
@@ -174,15 +174,15 @@ class AiFormat(ErrorShape, Protocol):
 _NAMED: Final = r"models/[^/:]+(?:/[^/:]+){0,3}"
 """A model in a path of Google's: callers may name it `provider/model`."""
 _INBOUND: Final = (
-    (r"(?:/openai)?(?:/v\d+|/deployments/[^/]+)?/chat/completions", "openai-chat"),
-    (r"(?:/openai)?(?:/v\d+)?/responses", "openai-responses"),
-    (r"(?:/v\d+)?/messages", "anthropic-messages"),
+    (r"(?:/[\w.~-]+)*/chat/completions", "openai-chat"),
+    (r"(?:/api|/openai)?(?:/v\d+)?/responses", "openai-responses"),
+    (r"(?:/api|/anthropic)?(?:/v\d+)?/messages", "anthropic-messages"),
     (r"/v1(?:beta)?/.*" + _NAMED + r":(?:streamG|g)enerateContent", "gemini"),
     (r"/model/[^/]+/converse(?:-stream)?", "bedrock-converse"),
     (r"/v2/chat", "cohere-chat"),
     (r"/api/chat", "ollama-chat"),
 )
-_OPENAI: Final = r"(?:/openai)?(?:/v\d+|/deployments/[^/]+)?"
+_OPENAI: Final = r"(?:/api|/openai|/inference)?(?:/v\d+|/deployments/[^/]+)?"
 _GOOGLE: Final = r"/v1(?:beta\d*)?/.*" + _NAMED
 _ENDPOINTS: Final = (
     (_OPENAI + r"/embeddings", "openai-embeddings"),
@@ -212,6 +212,7 @@ _PATHS: Final = _one_of(_INBOUND)
 _OTHERS: Final = _one_of(_ENDPOINTS)
 
 
+@lru_cache(maxsize=1024)
 def inbound_format(path: str) -> str | None:
     """The format that callers of `path` chat in; None: it is no such path.
 
@@ -222,6 +223,7 @@ def inbound_format(path: str) -> str | None:
     return None if found is None or found.lastindex is None else _INBOUND[found.lastindex - 1][1]
 
 
+@lru_cache(maxsize=1024)
 def inbound_endpoint(path: str) -> str | None:
     """The format of a call to a model that is no chat: embeddings, images, … None: it is none.
 
@@ -241,7 +243,7 @@ def ai_call(exchange: Exchange) -> AiCall | None:
     if call is None and exchange.request.data.method == b"POST":
         name = inbound_format(exchange.path)
         if name is not None:
-            body = orjson.loads(exchange.request.content or b"")  # its own: parsers take it apart
+            body = orjson.loads(_content_of(exchange))  # its own: parsers take it apart
             if not isinstance(body, dict):
                 raise ValueError("the body is not a JSON object")
             request = find_format(name).parse_request(body, exchange.path)
@@ -273,10 +275,18 @@ def _fields_of(exchange: Exchange) -> dict[str, Any]:
             raise ValueError("the form has no field `model`, or several")
         return {name.decode(): value.decode("utf-8", "replace") for name, value in fields
                 if len(value) <= _FIELD}  # fmt: skip
-    body = orjson.loads(request.content or b"")
+    body = orjson.loads(_content_of(exchange))
     if not isinstance(body, dict):
         raise ValueError("the body is not a JSON object")
     return body
+
+
+def _content_of(exchange: Exchange) -> bytes:
+    """The body, decoded. Few are encoded: then this is cheaper than `request.content`."""
+    request = exchange.request
+    if exchange.header("content-encoding") is None:
+        return request.data.content or b""
+    return request.content or b""
 
 
 _FIELD: Final = 4096

@@ -10,7 +10,7 @@ format writes it anew, and does not parse it again. Writers therefore change not
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -100,16 +100,19 @@ class Translation:
         framing = self.client.response_framing(bare, query)
         alike = self.client.family == self.provider.family and framing == self.provider.framing
         state = exchange.stash[_STATE] = _State(call, asked, losses, self._same or alike)
-        sent = asked if asked.model == call.model else replace(asked, model=call.model)
-        target = self.provider.path(sent)
-        if self._same:
-            if sent is not asked:
-                content = _renamed(content, call.model)
-            target = target.partition("?")[0]
-            target = f"{target}?{query}" if query else target
-        else:
-            refuse_stateful(asked, losses)
-            content = orjson_bytes(self.provider.write_request(sent, losses))
+        said, asked.model = asked.model, call.model  # a copy of the request would cost more
+        try:
+            target = self.provider.path(asked)
+            if self._same:
+                if said != call.model:
+                    content = _renamed(content, call.model)
+                target = target.partition("?")[0]
+                target = f"{target}?{query}" if query else target
+            else:
+                refuse_stateful(asked, losses)
+                content = orjson_bytes(self.provider.write_request(asked, losses))
+        finally:
+            asked.model = said
         call.warnings = [str(warning) for warning in losses.warnings]
         losses.turn(self.client.name)
         call.cut = None

@@ -58,8 +58,9 @@ class KeyPool(Combinator):
         """A leaf with a key that was not tried."""
         trail = self._trail(exchange)
         now, out = self._clock(), [self._member_of(trail, attempt) for attempt in tried]
-        if any(attempt.status not in ANOTHER for attempt in tried):
-            return None
+        for attempt in tried:
+            if attempt.status not in ANOTHER:
+                return None
         choices = [
             member
             for member, state in self._states.items()

@@ -53,6 +53,7 @@ class Wire:
 
     def __init__(self, inner: Codec, provider: str, senders: tuple[Sender, ...] = ()) -> None:
         self._inner = inner
+        self._streams = inner if isinstance(inner, StreamCodec) else None
         self._provider = provider
         self._senders = senders
         self.limit: int = getattr(inner, "limit", 0)
@@ -60,12 +61,14 @@ class Wire:
 
     def encode(self, exchange: Exchange, request: http.Request) -> http.Request | http.Response:
         sent = self._inner.encode(exchange, request)
-        if isinstance(sent, http.Response):
-            return sent
+        if sent is not request:
+            if isinstance(sent, http.Response):
+                return sent
+            request = sent
         call = exchange.stash.get(AI_CALL)
         if call is not None:
             call.provider = self._provider
-        data = sent.data
+        data = request.data
         fields = data.headers.fields
         kept = tuple([field for field in fields if field[0].lower() not in CALLERS])
         if len(kept) != len(fields):
@@ -73,21 +76,19 @@ class Wire:
         if b"?" in data.path:
             data.path = without_keys(data.path.decode("latin-1")).encode("latin-1")
         for sender in self._senders:
-            sender.prepare(sent, exchange.now)
-        return sent
+            sender.prepare(request, exchange.now)
+        return request
 
     def decode(self, exchange: Exchange, response: http.Response) -> http.Response:
         data = response.data
-        exchange.stash[ASKED] = (
-            retry_after(data.headers.fields, data.content or b"", exchange.now)
-            if data.status_code == 429
-            else None
-        )
+        if data.status_code == 429:
+            wait = retry_after(data.headers.fields, data.content or b"", exchange.now)
+            exchange.stash[ASKED] = wait
         return self._inner.decode(exchange, response)
 
     def decode_head(self, exchange: Exchange, response: http.Response) -> BodyStream | None:
-        inner = self._inner
-        return inner.decode_head(exchange, response) if isinstance(inner, StreamCodec) else None
+        streams = self._streams
+        return None if streams is None else streams.decode_head(exchange, response)
 
     def decode_event(self, exchange: Exchange, event: Event) -> EventResult:
         return self._inner.decode_event(exchange, event)

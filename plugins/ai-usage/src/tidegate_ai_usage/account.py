@@ -12,7 +12,7 @@ import orjson
 from tidegate.api import Exchange, StashKey
 from tidegate.api.formats import AI_CALL, AiCall
 
-from .figures import Usage, usage_of
+from .figures import BESIDES, Usage, usage_of
 from .providers import Api, Provider
 from .reader import Reader
 from .texts import Prompt, prompt_of
@@ -181,8 +181,8 @@ def _provider_of(exchange: Exchange, call: AiCall | None, provider: Provider | N
 def _copied(said: Any) -> Usage:
     """A usage of whatever class, as one of ours; with what its provider's own object tells."""
     raw = getattr(said, "raw", None)
-    usage = usage_of(raw) if type(raw) is dict else Usage()
-    if isinstance(said, Usage):
+    usage = usage_of(raw) if type(raw) is dict and not BESIDES.isdisjoint(raw) else Usage()
+    if type(said) is Usage:
         usage.billed, usage.searches = said.billed, said.searches
         usage.cost, usage.tier = said.cost, said.tier
     usage.input, usage.output = said.input, said.output

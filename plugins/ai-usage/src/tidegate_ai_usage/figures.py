@@ -44,6 +44,13 @@ COUNTS: Final = frozenset(
     )
 )  # fmt: skip
 """One of these is in every usage object."""
+BESIDES: Final = frozenset(
+    (
+        "billed_units", "cost", "cost_in_usd_ticks", "num_search_queries", "num_sources_used",
+        "server_tool_use", "serviceTier", "service_tier",
+    )
+)  # fmt: skip
+"""Where none of these is in a usage object, it says nothing besides its tokens."""
 _WRAPPERS: Final = ("response", "message", "delta", "x_groq", "metadata")
 _TICKS: Final = Decimal(10) ** -10
 """xAI counts money in these."""

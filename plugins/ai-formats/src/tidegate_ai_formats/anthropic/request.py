@@ -35,6 +35,10 @@ DEFAULT_MAX_TOKENS: Final = 8192
 _CHOICES: Final = {"auto": "auto", "none": "none", "any": "required"}
 _TIERS: Final = {"auto": "auto", "default": "standard_only", "standard_only": "standard_only"}
 
+_UNSAID: Final = (
+    "seed", "n", "frequency_penalty", "presence_penalty", "logprobs", "top_logprobs",
+)  # fmt: skip
+
 
 def parse_request(body: Json) -> Request:
     """A request."""
@@ -110,6 +114,8 @@ def _parse_choice(request: Request, body: Json) -> None:
 
 
 def _parse_thinking(request: Request, body: Json) -> None:
+    if "thinking" not in body and "output_config" not in body:
+        return
     thinking = Thinking()
     switch = body.get("thinking")
     if isinstance(switch, dict) and switch.get("type") in ("enabled", "disabled"):
@@ -161,15 +167,7 @@ def write_request(request: Request, losses: Losses) -> Json:
     if request.thinking is not None:
         _write_thinking(request.thinking, request, out, losses)
     _write_identity(request, out, losses)
-    losses.unsupported(
-        request,
-        "seed",
-        "n",
-        "frequency_penalty",
-        "presence_penalty",
-        "logprobs",
-        "top_logprobs",
-    )
+    losses.unsupported(request, *_UNSAID)
     if request.extras and same:
         merged(out, request.extras)
     elif request.extras:

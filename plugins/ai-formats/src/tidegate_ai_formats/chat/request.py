@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 from tidegate_ai_formats.losses import InvalidRequest, Losses, take_role
 from tidegate_ai_formats.model import (
@@ -42,15 +43,22 @@ def parse_request(body: Json) -> Request:
         take_str(body, "model"),
         [parse_one(message, n) for n, message in enumerate(messages)],
     )
-    if not body:
-        return request
     for key in [key for key in body if key in _PLAIN]:
         name, take = _PLAIN[key]
-        setattr(request, name, take(body, key) or getattr(request, name))
+        value = take(body, key)
+        if value is not None and value != "":
+            setattr(request, name, value)
     if request.max_tokens is None:
         request.max_tokens = take_int(body, "max_tokens")
     if request.seed is None:
         request.seed = take_int(body, "random_seed")
+    if body:
+        _parse_rest(request, body)
+    return request
+
+
+def _parse_rest(request: Request, body: Json) -> None:
+    """What has a form of its own, and what stays in the body: the extras."""
     stop = body.get("stop")
     if isinstance(stop, str):
         request.stop = [body.pop("stop")]
@@ -64,7 +72,6 @@ def parse_request(body: Json) -> Request:
         if options:
             body["stream_options"] = options
     request.extras = body or None
-    return request
 
 
 _PLAIN: Final[dict[str, tuple[str, Callable[[Json, str], Any]]]] = {
@@ -177,6 +184,9 @@ def _parse_output(request: Request, body: Json) -> None:
     if form or request.output is None:
         body["response_format"] = {"type": kind, **form}
         request.output = None
+
+
+_THOUGHT: Final = frozenset(("reasoning_effort", "reasoning", "thinking"))
 
 
 def _parse_thinking(request: Request, body: Json) -> None:
