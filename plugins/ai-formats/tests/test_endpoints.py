@@ -69,6 +69,27 @@ def answer(codec, exchange, body: Any, status: int = 200) -> Any:
     return codec.decode(exchange, response)
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v1/chat/completions", "openai-chat"),
+        ("/api/v1/chat/completions", "openai-chat"),
+        ("/openai/deployments/gpt-4o/chat/completions", "openai-chat"),
+        ("/v1beta/openai/chat/completions", "openai-chat"),
+        ("/compatible-mode/v1/chat/completions", "openai-chat"),
+        ("/openai/v1/responses", "openai-responses"),
+        ("/anthropic/v1/messages", "anthropic-messages"),
+        ("/v1/projects/p/locations/l/publishers/google/models/g:generateContent", "gemini"),
+        ("/model/anthropic.claude-v2:1/converse-stream", "bedrock-converse"),
+        ("/chat/completions/1", None),
+        ("/v1/orders/messages", None),
+        ("/v1/messages/1", None),
+    ],
+)
+def test_a_path_says_which_format_its_callers_chat_in(path, name):
+    assert inbound_format(path) == name
+
+
 # -- embeddings ------------------------------------------------------------------------------------
 
 ASKED = {"model": "alias", "input": ["One", "Two"], "dimensions": 3}
