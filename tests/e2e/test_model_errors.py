@@ -24,6 +24,9 @@ START = Callable[..., Awaitable[Gateway]]
 HI = [{"role": "user", "content": "Hi"}]
 KEY = "a-key-of-the-test"
 CONFIG = """
+[gateway]
+workers = 1
+
 [[addon]]
 use = "auth-key"
 form = "any"
@@ -95,7 +98,7 @@ async def test_too_many_requests(running: Gateway, upstream: ScriptedUpstream) -
     upstream.answer(*sse("[DONE]"))
 
     async def until_denied() -> None:
-        for _ in range(60):
+        for _ in range(20):
             await ask_openai(running)(model="m", messages=HI, stream=True)
 
     with pytest.raises(openai.RateLimitError) as denied:
