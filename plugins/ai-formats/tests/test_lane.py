@@ -148,3 +148,20 @@ async def test_a_whole_answer_tells_what_was_lost():
         raw = await sdk.chat.completions.with_raw_response.create(**ASKED, seed=7)
         assert raw.parse().choices[0].message.content == "Hello"
         assert "seed" in raw.headers["x-tidegate-warnings"]
+
+
+async def test_a_stream_tells_in_its_head_what_the_request_lost():
+    async with ScriptedUpstream() as upstream, client(upstream) as sdk:
+        upstream.answer(*scripts.sse(*map(json.dumps, EVENTS), done=False))
+        headers = {"openai-beta": "assistants=v2", "x-trace": "1"}
+        stream = await sdk.chat.completions.create(
+            **ASKED, n=2, seed=7, stream=True, extra_headers=headers
+        )
+        chunks = [chunk async for chunk in stream]
+        assert chunks[-1].choices[0].finish_reason == "tool_calls"
+        said = stream.response.headers.get_list("x-tidegate-warnings")
+        assert len(said) == 1
+        assert "n: " in said[0]
+        assert "seed: " in said[0]
+        sent = upstream.requests[0]
+        assert (sent.values("openai-beta"), sent.values("x-trace")) == ([], ["1"])

@@ -30,7 +30,18 @@ from .streaming import UNREAD, UNREADABLE, Passing, StreamTranslator
 from .wire import dumps, loads
 
 WARNINGS: Final = "x-tidegate-warnings"
+_WARNINGS: Final = WARNINGS.encode()
 _OF_A_STREAM: Final = frozenset((b"content-type", b"content-length", b"etag"))
+_OF_A_VENDOR: Final = frozenset(
+    (
+        b"anthropic-beta",
+        b"anthropic-dangerous-direct-browser-access",
+        b"anthropic-version",
+        b"openai-beta",
+        b"x-goog-api-client",
+    )
+)
+"""Fields of a request that mean something to the caller's kind of provider only."""
 _OF_THE_BODY: Final = frozenset(
     (b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"etag")
 )
@@ -81,7 +92,10 @@ class Translation:
         except (InvalidRequest, Untranslatable) as error:
             return self._refused(error)
         data.path = target.encode("latin-1")
-        data.headers.fields = put_body(data.headers.fields, b"application/json")
+        fields = put_body(data.headers.fields, b"application/json")
+        if not self._same:
+            fields = tuple([field for field in fields if field[0].lower() not in _OF_A_VENDOR])
+        data.headers.fields = fields
         return request
 
     def _encode(self, exchange: Exchange, content: bytes, path: str) -> tuple[bytes, str]:
@@ -164,10 +178,12 @@ class Translation:
         stream = state.stream
         if stream is None or not self._is_stream(response, stream):
             return None
-        if stream.framing == "sse" and stream.provider_framing == "sse":
-            return None
+        events = stream.framing == "sse" and stream.provider_framing == "sse"
         if state.passes:
-            return Passing(stream)
+            return None if events else Passing(stream)
+        _warn(response, state)  # what the answer will lose is not known yet
+        if events:
+            return None
         fields = response.data.headers.fields
         kept = [field for field in fields if field[0].lower() not in _OF_A_STREAM]
         kind = CONTENT_TYPES[stream.framing].encode()
@@ -256,10 +272,7 @@ class Translation:
         data = response.data
         data.content = content
         data.headers.fields = put_body(data.headers.fields, kind)
-        if state.losses.warnings:
-            state.call.warnings = [str(warning) for warning in state.losses.warnings]
-            header = (WARNINGS.encode(), state.losses.header().encode())
-            data.headers.fields += (header,)
+        _warn(response, state)
 
     def decode_event(
         self, exchange: Exchange, event: SseEvent | WsMessage
@@ -297,6 +310,16 @@ def read_error(parse_error: Callable[[int, Any], Failure], status: int, content:
         return parse_error(status, body)
     except UNREAD:
         return Failure(status, kind_of(status, text), text)
+
+
+def _warn(response: http.Response, state: _State) -> None:
+    """Say in the head of an answer what was lost up to now."""
+    warnings = state.losses.warnings
+    if warnings:
+        state.call.warnings = [str(warning) for warning in warnings]
+        headers = response.data.headers
+        kept = [field for field in headers.fields if field[0] != _WARNINGS]
+        headers.fields = (*kept, (_WARNINGS, state.losses.header().encode()))
 
 
 def failure_in(parse_error: Callable[[int, Any], Failure], body: Json) -> Failure | None:
