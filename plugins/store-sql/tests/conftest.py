@@ -84,11 +84,12 @@ class Postgres:
         return f"host=127.0.0.1 port={self.port} user=tidegate dbname={name}"
 
     def new(self) -> str:
-        """The URL of a fresh database."""
+        """The URL of a fresh schema: as good as a database of one's own, and made sooner."""
         name = f"t{uuid4().hex[:12]}"
         with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
-        return f"postgresql+psycopg://tidegate@127.0.0.1:{self.port}/{name}"
+            connection.execute(f"CREATE SCHEMA {name}")  # type: ignore[call-overload]
+        options = f"options=-csearch_path%3D{name}"
+        return f"postgresql+psycopg://tidegate@127.0.0.1:{self.port}/postgres?{options}"
 
 
 def binaries() -> Path | None:

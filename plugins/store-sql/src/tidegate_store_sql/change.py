@@ -166,6 +166,10 @@ class Change:
             Entry(action, label, team, _masked(kind, before, "old"), _masked(kind, after, "new"))
         )
 
+    def moved(self, provider: str) -> bool:
+        """Whether this change sends a provider's secrets (its id) to another host."""
+        return provider in self._origins
+
     # -- the end ------------------------------------------------------------------------------
 
     def finish(self) -> bool:

@@ -89,6 +89,13 @@ class StoreSql(Plugin[StoreSqlConfig]):
         path = backup_before(connection, self.backups)
         self.context.log.warning("the schema is migrated; what was before is in %s", path)
 
+    @hook
+    def cli_commands(self, app: Any) -> None:
+        """`tidegate db | apply | export | audit | secrets`."""
+        from .commands import add_commands
+
+        add_commands(app, self)
+
     # -- exchanges ----------------------------------------------------------------------------
 
     @hook
@@ -142,6 +149,8 @@ class StoreSql(Plugin[StoreSqlConfig]):
     def _compile(self) -> Compiled:
         store = self.store
         with store.database.read() as connection:
+            schema.require(connection)
+            store.vault.unlock(connection)  # a backup that was restored has a pepper of its own
             return compile_snapshot(connection, store.vault.pepper)
 
     async def _follow(self) -> None:

@@ -18,6 +18,7 @@ HEAD: Final = "0001"
 """The schema of this program: the newest file in `migrations/versions`."""
 VERSIONS: Final = ("0001",)
 """All schemas, the oldest first."""
+MIGRATIONS: Final = Path(__file__).with_name("migrations")
 VERSION_TABLE: Final = f"{PREFIX}version"
 _VERSIONS: Final = table(VERSION_TABLE, column("version_num"))
 _LOCK: Final = 0x7469_6465  # any number: PostgreSQL's advisory locks have no names
@@ -44,7 +45,10 @@ def require(connection: Connection) -> None:
 
 
 def upgrade(
-    connection: Connection, to: str = HEAD, *, backup: Callable[[Connection], None] | None = None
+    connection: Connection,
+    to: str | None = None,
+    *,
+    backup: Callable[[Connection], None] | None = None,
 ) -> bool:
     """Bring the database to schema `to`, within the caller's transaction; False: it was there.
 
@@ -52,13 +56,14 @@ def upgrade(
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+    to = to or HEAD
     before = current(connection)
     if before == to:
         return False
     if before is not None and backup is not None:
         backup(connection)
     config = Config(stdout=io.StringIO())
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
     command.upgrade(config, to)
     if connection.execute(select(state.c.id)).first() is None:

@@ -6,6 +6,7 @@ The same models are the parameters of commands and the tables of `platform.toml`
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Annotated, Any, Final, Literal, Self
@@ -224,8 +225,9 @@ def moment(instant: float) -> datetime:
     return datetime.fromtimestamp(whole // 1000, UTC).replace(microsecond=whole % 1000 * 1000)
 
 
-def plain(spec: Spec) -> dict[str, Any]:
+def plain(spec: Spec, only: Collection[str] | None = None) -> dict[str, Any]:
     """Column values; lists as lists, so that they equal what the database gives back."""
+    names = None if only is None else set(only)
     return {
-        k: list(v) if isinstance(v, tuple) else v for k, v in spec.model_dump(mode="python").items()
+        k: list(v) if isinstance(v, tuple) else v for k, v in spec.model_dump(include=names).items()
     }

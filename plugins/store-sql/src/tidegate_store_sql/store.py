@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from zlib import crc32
@@ -42,6 +42,10 @@ SHOWN: Final = 8
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
+class _TakenBack(Exception):
+    """Ends the transaction of a dry run."""
+
+
 class Store(Queries):
     """One store. Every method is blocking: call it in a thread. Raises StoreError."""
 
@@ -53,12 +57,12 @@ class Store(Queries):
     @contextmanager
     def change(self, actor: Actor, *, dry_run: bool = False) -> Iterator[Change]:
         """A transaction for several commands: all of them, or none. `dry_run`: none."""
-        with self.database.write() as connection:
+        with suppress(_TakenBack), self.database.write() as connection:
             change = Change(connection, actor, self.vault)
             yield change
             changed = change.finish()
             if dry_run:
-                connection.rollback()
+                raise _TakenBack
         if changed and not dry_run:
             self.move_anchor()
 
@@ -235,7 +239,7 @@ def kind_of(spec: Spec) -> Kind:
 
 def plain_of(kind: Kind, spec: Spec) -> Row:
     """The columns of a row for `spec`."""
-    values = plain(spec)
+    values = plain(spec, kind.spec.model_fields)
     return values | {"route": spec.route} if kind is SERVICE else values  # type: ignore[attr-defined]
 
 
