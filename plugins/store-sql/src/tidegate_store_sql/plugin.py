@@ -59,12 +59,13 @@ class StoreSql(Plugin[StoreSqlConfig]):
     def store(self) -> Store:
         """The store, not yet opened."""
         if self._store is None:
-            given, base, state = self.config.url, self.context.base, self.context.state
-            url = given.get_secret_value() if given else f"sqlite:///{state / 'store.db'}"
+            given, state = self.config.url, self.context.state.absolute()
+            url = f"sqlite:///{state / 'store.db'}" if given is None else given.get_secret_value()
             if url.startswith("sqlite:///") and not url.startswith("sqlite:////"):
-                url = f"sqlite:///{base.absolute() / url.removeprefix('sqlite:///')}"
+                base = self.context.base.absolute()
+                url = f"sqlite:///{base / url.removeprefix('sqlite:///')}"
             key = self.config.master_key
-            vault = Vault(key.get_secret_value() if key else None, state / "master.key")
+            vault = Vault(key.get_secret_value() if key is not None else None, state / "master.key")
             self._store = Store(Database(url), vault, state / "audit.anchor")
         return self._store
 
