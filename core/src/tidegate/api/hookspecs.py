@@ -56,8 +56,9 @@ class HookSpecs:
         """Say who is calling.
 
         None means "not my kind of credential"; if every addon says so the caller gets 401.
-        Read the credential with `exchange.consume_header` or `consume_query`, so that it goes
-        no further.
+        Read the credential with `exchange.consume_header`, `consume_cookie` or `consume_query`,
+        so that it goes no further. A plain `def` may return a coroutine where there is something
+        to wait for, such as an issuer's keys: most exchanges then need no task.
 
         Example:
             class HouseKey(Plugin):

@@ -45,7 +45,7 @@ _TRANSFORM: Final[dict[str, Any]] = {
     "timed_out": errors.PLUGIN_TRANSFORM_TIMEOUT,
 }
 RULES: Final[dict[str, Rule]] = {
-    "authenticate": Rule(Principal, Denial, **_GATE),
+    "authenticate": Rule(Principal, Denial, waits=True, **_GATE),
     "authorize": Rule(Denial, http.Response, waits=True, **_GATE),
     "transform_request": Rule(http.Response, Denial, **_TRANSFORM),
     "cache_lookup": Rule(http.Response, waits=True),
