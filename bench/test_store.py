@@ -33,7 +33,9 @@ def plugin(tmp_path_factory):
     plugin = StoreSql(StoreSqlConfig(), AddonContext("store-sql", folder))
     store = plugin.open()
     rows = {
-        tables.team: [{"id": f"t{n}", "name": f"t{n}", "title": "", **STAMPS} for n in range(TEAMS)],
+        tables.team: [
+            {"id": f"t{n}", "name": f"t{n}", "title": "", **STAMPS} for n in range(TEAMS)
+        ],
         tables.service: [
             {"id": f"s{n}", "name": f"s{n}", "title": "", "kind": "rest", "hosts": ["api.test"],
              "path": f"/s/{n}", "route": f"/s/{n}", "methods": None, "upstream": "", "strip": False,

@@ -18,7 +18,7 @@ from tidegate.api.platform import Application, Consumer, Grant, Network, Service
 from . import tables
 from .queries import read_revision
 
-CHUNK: Final = 1000
+CHUNK: Final = 2000
 PAUSE: Final = 0.0005
 """Seconds between two chunks in which a compile lets the worker's loop run."""
 LONGEST: Final = 512

@@ -15,6 +15,7 @@ def upgrade() -> None:
     _services()
     _consumers()
     _subscriptions()
+    _subscription_indexes()
     _providers()
     _records()
 
@@ -203,6 +204,9 @@ def _subscriptions() -> None:
             name=op.f("uq_store_sql_subscription_application_id_service_id"),
         ),
     )
+
+
+def _subscription_indexes() -> None:
     op.create_index(
         op.f("ix_store_sql_subscription_service_id"),
         "store_sql_subscription",
