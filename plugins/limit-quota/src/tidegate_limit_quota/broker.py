@@ -1,6 +1,8 @@
 """The broker: one process of the node that lends what the limits allow, and writes it down first.
 
-python broker.py FOLDER: it listens on a Unix socket in the folder, 0600; its journal is there too.
+python broker.py FOLDER TOKEN: it listens on a Unix socket in the folder, 0600; its journal is there
+too. Where another one has them (the configuration has changed, and both run for a moment), that one
+is asked to hand over; it then stands by, in case that the new configuration does not come about.
 """
 
 from __future__ import annotations
@@ -20,12 +22,16 @@ import orjson
 from tidegate_limit_quota.journal import Journal
 from tidegate_limit_quota.ledger import Ledger, Record, Terms
 from tidegate_limit_quota.lender import Lender
-from tidegate_limit_quota.protocol import LINE, SOCKET, Ask, dumps
+from tidegate_limit_quota.protocol import LINE, SOCKET, Ask, connect, dumps
 from tidegate_limit_quota.webhook import SETTINGS, Webhook
 from tidegate_limit_quota.windows import SteadyClock
 
 GRACE: Final = 5.0
 """Seconds in which a worker that was cut off may come back before its leases are spent."""
+STAND_BY: Final = 0.03
+"""Seconds between looks at whether the journal is free."""
+HANDED_OVER: Final = 1.0
+"""Seconds in which whoever asked for the journal must have taken it."""
 FULL_PAUSE: Final = 0.5
 """Seconds between tries to write where the disk takes nothing."""
 
@@ -35,8 +41,9 @@ log = logging.getLogger("limit-quota")
 class Broker:
     """Workers' connections, the ledger and its journal."""
 
-    def __init__(self, folder: Path, webhook: Webhook | None = None) -> None:
+    def __init__(self, folder: Path, token: str = "", webhook: Webhook | None = None) -> None:
         self.folder = folder
+        self._token = token
         self.journal = Journal(folder)
         records = list(self.journal.read())
         seen = max((r[1] for r in records if r[0] == "t"), default=0.0)
@@ -49,12 +56,12 @@ class Broker:
         self._answers: list[tuple[str, dict[str, Any]]] = []
         self._work = asyncio.Event()
         self._whole = False
+        self._handed_over = False
         self._full_until = 0.0
         self._lender = Lender(self.ledger, self._say, self._later, self._alert)
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
-        """Listen until cancelled."""
+        """Listen until cancelled, or asked to hand over."""
         os.chdir(self.folder)  # a socket's address is 108 bytes at most
         Path(SOCKET).unlink(missing_ok=True)
         os.umask(0o177)
@@ -63,13 +70,16 @@ class Broker:
         loop = asyncio.get_running_loop()
         for session in known:
             loop.call_later(GRACE, self._forget, session)
-        if self._webhook is not None:
-            self._tasks.add(asyncio.create_task(self._webhook.run()))
-        async with server:
-            while True:
+        try:
+            while not self._handed_over:
                 await self._work.wait()
                 self._work.clear()
                 await self._flush()
+        finally:  # not `async with`: it would wait until the workers have gone
+            server.close()
+            for writer in self._writers.values():
+                writer.close()
+            self.journal.close()
 
     # -- workers ------------------------------------------------------------------------------
 
@@ -82,8 +92,12 @@ class Broker:
                     session = message["hello"]
                     self._lender.greet(session, message["limits"])
                     self._writers[session] = writer
+                    writer.write(dumps({"broker": self._token}))
                 elif "leases" in message:
                     self._lender.ask(session, [Ask(*one) for one in message["leases"]])
+                    self._work.set()
+                elif "hand over" in message:
+                    self._handed_over = True
                     self._work.set()
                 elif "bye" in message:
                     self._forget_now(session)
@@ -119,6 +133,7 @@ class Broker:
         return {
             "now": self.ledger.clock(),
             "accounts": list(self.ledger.status()),
+            "pid": os.getpid(),
             "workers": len(self._writers),
             "journal": "full" if self._whole else "written",
         }
@@ -173,19 +188,47 @@ def unwritten(message: dict[str, Any]) -> dict[str, Any]:
     return {"failed": [(one[0], one[2]) for one in message.get("granted", ())]}
 
 
-async def main(folder: Path) -> None:
-    """Serve until SIGTERM."""
+async def take_over(folder: Path) -> None:
+    """Ask a broker that has the journal to hand it over."""
+    try:
+        _, writer = await connect(folder / SOCKET)
+    except OSError:
+        return  # it is about to end, or to begin
+    writer.write(dumps({"hand over": True}))
+    writer.close()
+
+
+async def run(folder: Path, token: str, webhook: Webhook | None) -> None:
+    """Serve; where another broker does, stand by until it is gone."""
+    fresh = True
+    while True:
+        try:
+            broker = Broker(folder, token, webhook)
+        except BlockingIOError:
+            if fresh:
+                await take_over(folder)
+            await asyncio.sleep(STAND_BY)
+            continue
+        fresh = False
+        await broker.serve()
+        await asyncio.sleep(HANDED_OVER)
+
+
+async def main(folder: Path, token: str) -> None:
+    """Run until SIGTERM."""
     settings = os.environ.get(SETTINGS)
     webhook = Webhook(**json.loads(settings)) if settings else None
-    broker = Broker(folder, webhook)
-    serving = asyncio.ensure_future(broker.serve())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
-    await asyncio.gather(serving, return_exceptions=True)
-    if not serving.cancelled() and (error := serving.exception()):
-        raise error
+    tasks = [asyncio.create_task(run(folder, token, webhook))]
+    if webhook is not None:
+        tasks.append(asyncio.create_task(webhook.run()))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, tasks[0].cancel)
+    try:
+        await tasks[0]
+    except asyncio.CancelledError:
+        pass
 
 
 if __name__ == "__main__":
     logging.basicConfig(format="limit-quota broker: %(message)s", level=logging.INFO)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the supervisor ends this
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))

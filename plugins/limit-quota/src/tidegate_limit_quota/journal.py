@@ -30,13 +30,17 @@ def line(record: Any) -> bytes:
 
 
 class Journal:
-    """An append-only file. One process at a time: it waits for the one before to be gone."""
+    """An append-only file, of one process at a time. BlockingIOError: another one has it."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self.broken = 0
         self._lock = os.open(folder / f"{FILE}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise
         self._file = self._open()
         self._size = os.fstat(self._file).st_size
         if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":

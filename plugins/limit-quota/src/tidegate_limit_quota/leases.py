@@ -22,6 +22,8 @@ IDLE: Final = 1.0
 """Seconds after which a lease that nobody spends from is given back."""
 REFUSED: Final = 0.05
 """Seconds for which "there is no more" holds without asking again."""
+GOODBYE: Final = 3.0
+"""Seconds in which the backend must have heard that everything is given back."""
 AHEAD: Final = 4
 """How many times what it needs a lease asks for at least."""
 
@@ -98,7 +100,9 @@ class Leases:
         backend: Backend,
         alert: Callable[[str, str, int], None],
         patience: float,
+        token: str = "",
     ) -> None:
+        self._token = token
         self.backend = backend
         self.current: dict[tuple[int, str], Lease] = {}
         self.changed: dict[Lease, None] = {}
@@ -111,6 +115,7 @@ class Leases:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.up = asyncio.Event()
+        """Set once the broker that was started for this configuration has answered."""
 
     # -- what exchanges call --------------------------------------------------------------------
 
@@ -129,32 +134,35 @@ class Leases:
 
     async def acquire(self, limit: int, key: str, n: int) -> tuple[Outcome, Lease]:
         """Take `n`, waiting for the backend up to `patience`: granted, short or outage."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._patience):
-                while True:
-                    now = time.monotonic()
-                    lease = self.lease(limit, key, now)
-                    if lease.available >= n and lease.until > now:
-                        lease.available -= n
-                        lease.taken_at = now
-                        return "granted", lease
-                    if not self.backend.up:
-                        return "outage", lease
-                    outcome = await self._turn(lease, n)
-                    if outcome != "again":
-                        return outcome, lease
-        return "outage", self.lease(limit, key, time.monotonic())
+        until = time.monotonic() + self._patience
+        while True:
+            now = time.monotonic()
+            lease = self.lease(limit, key, now)
+            if lease.available >= n and lease.until > now:
+                lease.available -= n
+                lease.taken_at = now
+                return "granted", lease
+            if not self.backend.up or now >= until:
+                return "outage", lease
+            outcome = await self._turn(lease, n, until - now)
+            if outcome != "again":
+                return outcome, lease
 
-    async def _turn(self, lease: Lease, n: int) -> Outcome:
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    async def _turn(self, lease: Lease, n: int, seconds: float) -> Outcome:
+        """Wait for an answer. No `asyncio.timeout`: the exchange may have no task yet."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = loop.create_future()
         lease.waiters.append((n, future))
         self.want(lease)
+        timer = loop.call_later(seconds, give_up, future)
         try:
             outcome = await future
-        except asyncio.CancelledError:
+        except BaseException:
             if future.done() and not future.cancelled() and future.result() == "granted":
-                lease.available += n  # it was granted in the moment in which it was given up
+                lease.available += n  # it was granted in the moment in which the client left
             raise
+        finally:
+            timer.cancel()
         lease.taken_at = time.monotonic()
         return outcome
 
@@ -193,14 +201,20 @@ class Leases:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Give everything back; when the last exchange has ended."""
+        """Give everything back; when the last exchange has ended.
+
+        It waits until the backend has heard it: what it has not heard of, it counts as spent.
+        """
+        until = time.monotonic() + GOODBYE
+        while self._open and time.monotonic() < until:
+            for lease in self._open.values():
+                lease.until = 0.0
+            self.changed.update(dict.fromkeys(self._open.values()))
+            self._wake.set()
+            await asyncio.sleep(0.02)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for lease in self._open.values():
-            lease.until = 0.0
-        self.changed.update(dict.fromkeys(self._open.values()))
-        self._tell(time.monotonic())
         await self.backend.stop()
 
     async def _run(self) -> None:
@@ -267,8 +281,9 @@ class Leases:
 
     # -- what the backend says --------------------------------------------------------------------
 
-    def connected(self) -> None:
-        self.up.set()
+    def connected(self, token: str) -> None:
+        if token == self._token:
+            self.up.set()
         self.changed.update(dict.fromkeys(self._open.values()))
         self._wake.set()
 
@@ -308,6 +323,7 @@ class Leases:
         if found is not None:
             found.answered = number
             found.wake("outage")
+            self.changed[found] = None  # what it was granted all the same, it hears next time
 
     def recalled(self, lease: str) -> None:
         found = self._open.get(lease)
@@ -317,3 +333,9 @@ class Leases:
 
     def alerted(self, limit: str, key: str, percent: int) -> None:
         self._alert(limit, key, percent)
+
+
+def give_up(future: asyncio.Future[Outcome]) -> None:
+    """Nobody has answered in time."""
+    if not future.done():
+        future.set_result("outage")

@@ -28,7 +28,7 @@ class MemoryBackend:
         self._loop = asyncio.get_running_loop()
         self._lender = Lender(self.ledger, self._say, self._loop.call_later, alert_nobody)
         self._lender.greet(self._greeting["hello"], self._greeting["limits"])
-        self._loop.call_soon(receiver.connected)
+        self._loop.call_soon(receiver.connected, "")
 
     def ask(self, asks: list[Ask]) -> None:
         self._lender.ask(self._greeting["hello"], asks)

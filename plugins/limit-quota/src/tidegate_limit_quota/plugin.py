@@ -110,25 +110,27 @@ class LimitQuota(Plugin[LimitQuotaConfig]):
         session = secrets.token_hex(8)
         greeting = {"hello": session, "limits": [limit.wire() for limit in config.limits]}
         backend: Backend
-        if context.shared.get("broker"):
+        token: str = context.shared.get("broker", "")
+        if token:
             backend = BrokerBackend(context.state / SOCKET, greeting)
         else:
             backend = MemoryBackend(greeting)
-        self.leases = Leases(session, backend, self._alerted, config.wait)
+        self.leases = Leases(session, backend, self._alerted, config.wait, token)
 
     # -- life -----------------------------------------------------------------------------------
 
     @hook
     def bootstrap(self, node: Node) -> None:
         """Have the broker run."""
-        node.shared["broker"] = True
+        token = node.shared["broker"] = secrets.token_hex(8)
         env = {}
         if self.config.webhook is not None:
             secret = self.config.webhook.secret.get_secret_value()
             env[SETTINGS] = json.dumps({"url": self.config.webhook.url, "secret": secret})
         program = str(Path(__file__).with_name("broker.py"))
-        folder = str(self.context.state.resolve())
-        node.run("broker", [sys.executable, "-P", program, folder], env)
+        folder = self.context.state.resolve()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        node.run("broker", [sys.executable, "-P", program, str(folder), token], env)
 
     @hook
     async def startup(self, previous: Plugin[Any] | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -75,8 +76,8 @@ class Receiver(Protocol):
         """Another worker needs what this lease does not use."""
 
     def alerted(self, limit: str, key: str, percent: int) -> None: ...
-    def connected(self) -> None:
-        """Say everything again: the broker may have begun anew."""
+    def connected(self, token: str) -> None:
+        """Say everything again: the broker may have begun anew. `token`: which one it is."""
 
 
 class Backend(Protocol):
@@ -138,18 +139,21 @@ class BrokerBackend:
     `greeting` is what it is told first: the session of this worker, and its limits.
     """
 
-    RETRY: Final = 0.05
-    LONGEST_RETRY: Final = 1.0
+    RETRY: Final = 0.02
+    LONGEST_RETRY: Final = 0.5
+    AWAY: Final = 0.5
 
     def __init__(self, path: Path, greeting: dict[str, Any]) -> None:
         self._path = path
         self._greeting = greeting
         self._writer: asyncio.StreamWriter | None = None
+        self._lost_at = -self.AWAY
         self._task: asyncio.Task[None] | None = None
 
     @property
     def up(self) -> bool:
-        return self._writer is not None
+        """Also for a moment after the connection was lost: another broker may take over."""
+        return self._writer is not None or time.monotonic() - self._lost_at < self.AWAY
 
     def start(self, receiver: Receiver) -> None:
         self._task = asyncio.create_task(self._run(receiver))
@@ -179,13 +183,17 @@ class BrokerBackend:
             writer.write(dumps(self._greeting))
             self._writer = writer
             try:
-                receiver.connected()
                 while line := await reader.readline():
-                    deliver(orjson.loads(line), receiver)
+                    message = orjson.loads(line)
+                    if "broker" in message:
+                        receiver.connected(message["broker"])
+                    else:
+                        deliver(message, receiver)
             except (OSError, ValueError):
                 pass
             finally:
                 self._writer = None
+                self._lost_at = time.monotonic()
                 writer.close()
 
 
