@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn, cast
 
 from .model import Json, Request, Role
 
@@ -33,9 +33,8 @@ ROLES: Final[tuple[Role, ...]] = ("system", "developer", "user", "assistant", "t
 def take_role(message: Json, field: str, roles: tuple[Role, ...] = ROLES) -> Role:
     """The role of a message, taken out of it. Raises InvalidRequest."""
     role = message.pop("role", None)
-    for known in roles:
-        if role == known:
-            return known
+    if role in roles:
+        return cast(Role, role)
     raise InvalidRequest(f"{field}.role", f"{role!r} is not a role here")
 
 

@@ -32,7 +32,10 @@ from .wire import dumps, loads
 WARNINGS: Final = "x-tidegate-warnings"
 _WARNINGS: Final = WARNINGS.encode()
 _OF_A_STREAM: Final = frozenset((b"content-type", b"content-length", b"etag"))
-_OF_A_VENDOR: Final = frozenset(
+_OF_THE_BODY: Final = frozenset(
+    (b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"etag")
+)
+_OF_A_VENDOR: Final = _OF_THE_BODY | frozenset(
     (
         b"anthropic-beta",
         b"anthropic-dangerous-direct-browser-access",
@@ -41,10 +44,7 @@ _OF_A_VENDOR: Final = frozenset(
         b"x-goog-api-client",
     )
 )
-"""Fields of a request that mean something to the caller's kind of provider only."""
-_OF_THE_BODY: Final = frozenset(
-    (b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"etag")
-)
+"""And fields of a request that mean something to the caller's kind of provider only."""
 
 
 @dataclass(slots=True)
@@ -92,10 +92,8 @@ class Translation:
         except (InvalidRequest, Untranslatable) as error:
             return self._refused(error)
         data.path = target.encode("latin-1")
-        fields = put_body(data.headers.fields, b"application/json")
-        if not self._same:
-            fields = tuple([field for field in fields if field[0].lower() not in _OF_A_VENDOR])
-        data.headers.fields = fields
+        gone = _OF_THE_BODY if self._same else _OF_A_VENDOR
+        data.headers.fields = put_body(data.headers.fields, b"application/json", gone)
         return request
 
     def _encode(self, exchange: Exchange, content: bytes, path: str) -> tuple[bytes, str]:
@@ -195,8 +193,10 @@ class Translation:
         state = exchange.stash[_STATE]
         data = response.data
         content = data.content or b""
-        if any(name.lower() == b"content-encoding" for name, _ in data.headers.fields):
-            content = response.content or b""
+        for name, _ in data.headers.fields:
+            if len(name) == 16 and name.lower() == b"content-encoding":
+                content = response.content or b""
+                break
         if data.status_code >= 400:
             return self._error(response, content, data.status_code, state)
         if state.stream is not None and self._is_stream(response, state.stream):
@@ -350,9 +350,9 @@ def _renamed(content: bytes, model: str) -> bytes:
 
 
 def put_body(
-    fields: tuple[tuple[bytes, bytes], ...], kind: bytes
+    fields: tuple[tuple[bytes, bytes], ...], kind: bytes, gone: frozenset[bytes] = _OF_THE_BODY
 ) -> tuple[tuple[bytes, bytes], ...]:
     """Fields of a message whose body is another now, of the content type `kind`."""
-    kept = [field for field in fields if field[0].lower() not in _OF_THE_BODY]
+    kept = [field for field in fields if field[0].lower() not in gone]
     kept.append((b"content-type", kind))
     return tuple(kept)

@@ -57,10 +57,11 @@ class KeyPool(Combinator):
     def pick(self, exchange: Exchange, tried: Sequence[Attempt]) -> Upstream | None:
         """A leaf with a key that was not tried."""
         trail = self._trail(exchange)
-        now, out = self._clock(), [self._member_of(trail, attempt) for attempt in tried]
+        now, out = self._clock(), []
         for attempt in tried:
             if attempt.status not in ANOTHER:
                 return None
+            out.append(self._member_of(trail, attempt))
         choices = [
             member
             for member, state in self._states.items()

@@ -35,10 +35,6 @@ DEFAULT_MAX_TOKENS: Final = 8192
 _CHOICES: Final = {"auto": "auto", "none": "none", "any": "required"}
 _TIERS: Final = {"auto": "auto", "default": "standard_only", "standard_only": "standard_only"}
 
-_UNSAID: Final = (
-    "seed", "n", "frequency_penalty", "presence_penalty", "logprobs", "top_logprobs",
-)  # fmt: skip
-
 
 def parse_request(body: Json) -> Request:
     """A request."""
@@ -162,12 +158,16 @@ def write_request(request: Request, losses: Losses) -> Json:
         out["stream"] = True
     if request.stop:
         out["stop_sequences"] = request.stop
-    _write_tools(request, out, losses, same=same)
+    if request.tools or request.tool_choice is not None:
+        _write_tools(request, out, losses, same=same)
     _write_output(request, out, losses)
     if request.thinking is not None:
         _write_thinking(request.thinking, request, out, losses)
     _write_identity(request, out, losses)
-    losses.unsupported(request, *_UNSAID)
+    if request.seed or request.n or request.logprobs or request.top_logprobs:
+        losses.unsupported(request, "seed", "n", "logprobs", "top_logprobs")
+    if request.frequency_penalty or request.presence_penalty:
+        losses.unsupported(request, "frequency_penalty", "presence_penalty")
     if request.extras and same:
         merged(out, request.extras)
     elif request.extras:
