@@ -18,6 +18,11 @@ from tidegate.testing import Contract
 
 FIRST = ("Exchange", "Principal", "Denial", "Upstream", "upstream_from_url", "Body", "hook")
 """What an author needs first."""
+FOREIGN = {
+    "Secret": "A string that is shown as `**********`, such as in a log: pydantic's `SecretStr`. "
+    "`.get_secret_value()` gives it.",
+}
+"""Names of other packages, whose own texts are for other readers."""
 KIT = (
     *("Harness", "Use", "make_exchange", "make_answer", "Clock", "Gateway", "ScriptedUpstream"),
     *("PluginContract", "AuthContract", "AuthorizeContract", "TransformContract"),
@@ -44,6 +49,8 @@ def described(module: Any, name: str) -> list[str]:
     """A name's heading, signature, text, and the members that are the reader's business."""
     value = getattr(module, name)
     lines = ["", f"## {name}", ""]
+    if name in FOREIGN:
+        return [*lines, FOREIGN[name]]
     if isinstance(value, TypeAliasType):
         return [*lines, f"`{value.__value__}`".replace("tidegate.api.types.", "")]
     if not isinstance(value, type | FunctionType):

@@ -123,7 +123,8 @@ def test_lines_of_an_access_log_tell_of_heads(tmp_path: Path) -> None:
         ("a.flows", "hello", "not a flow file"),
         ("a.jsonl", '{"x": 1}', '"method" and "path" are needed'),
         ("a.cassette", "hello", "line 1"),
-        ("a.har", "{", "expected"),
+        ("a.har", "{", "not JSON: .*expected"),
+        ("a.har", "hello", "not JSON"),
     ],
 )
 def test_a_file_that_is_none_is_named(tmp_path: Path, name: str, content: str, said: str) -> None:

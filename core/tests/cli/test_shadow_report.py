@@ -85,6 +85,7 @@ def test_a_person_reads_what_would_have_been_and_for_whom(report):
     assert row.split()[:2] == ["2", "denied"]
     assert "r1" in shown
     assert "body 10 B #0123→12 B #4567" in shown
+    assert "GET /v1/x 200  request: body 10 B #0123→12 B #4567  r2" in shown, "80 columns do"
     assert "would have changed nothing" in report("--addon", "none")
 
 

@@ -15,7 +15,8 @@ import pytest
 from tidegate.api.cassette import dumps
 from tidegate.api.recording import Answer, Chunk, Recording
 from tidegate.api.types import Principal
-from tidegate.cli.whatif import Report, condition
+from tidegate.cli.whatif import Options, Report, condition
+from tidegate.cli.whatif import whatif as whatif_of
 from tidegate.runtime.problems import ConfigError
 from tidegate.testing import install_plugin
 
@@ -227,6 +228,15 @@ def test_it_says_what_each_addon_costs(whatif: WhatIf) -> None:
     report = whatif([recorded(1)], "", "")
     assert report["microseconds"]["policy"]["old"] > 0
     assert report["microseconds"]["policy"]["new"] > 0
+
+
+def test_a_gate_without_a_recording_does_not_open(tmp_path: Path) -> None:
+    file = tmp_path / "addons.toml"
+    file.write_text("")
+    (tmp_path / "empty").mkdir()
+    options = Options(old=file, new=file, recordings=(tmp_path / "empty",))
+    with pytest.raises(ConfigError, match=r"no recorded exchange in .*empty"):
+        whatif_of(options, ["denied>0"], as_json=False)
 
 
 @pytest.mark.parametrize(

@@ -83,3 +83,32 @@ async def test_a_credential_in_the_query_is_stripped_and_the_rest_keeps_its_byte
     async with Harness(Key) as harness:
         await harness.send(make_exchange(url="http://api.test/v1?a=%7e&key=s3&b=1+2&k%65y=s4"))
         assert harness.sent[0].data.path == b"/v1?a=%7e&b=1+2"
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        (["session=s3cr3t"], []),
+        (["theme=dark; session=s3cr3t;lang=en"], ["theme=dark;lang=en"]),
+        (["session=s3cr3t; a=1", " session =s4; xsession=2"], ["a=1", "xsession=2"]),
+        (["b==; session=s3cr3t; session=s4"], ["b=="]),
+    ],
+)
+async def test_a_credential_in_a_cookie_is_stripped_and_other_cookies_go_on(fields, kept):
+    class Key(Plugin):
+        @hook
+        def authenticate(self, exchange):
+            return Principal(exchange.consume_cookie("session"))
+
+    headers = [("cookie", field) for field in fields]
+    async with Harness(Key) as harness:
+        exchange = await harness.send(make_exchange(headers=headers))
+        assert exchange.principal.name == "s3cr3t"
+        assert harness.sent[0].headers.get_all("cookie") == kept
+
+
+def test_a_cookie_that_is_not_there_is_no_credential():
+    for headers in ({}, {"cookie": "other=session; session2=1"}, {"cookie": "session"}):
+        exchange = make_exchange(headers=headers)
+        value = exchange.consume_cookie("session")
+        assert value == ("" if headers.get("cookie") == "session" else None)

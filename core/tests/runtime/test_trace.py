@@ -96,6 +96,44 @@ async def test_a_hook_that_raises_fails_as_untraced_and_is_named(name, is_async)
     assert "s3cr3t" not in str(trace)
 
 
+class Waiting(Plugin):
+    """Hooks that wait, written both ways."""
+
+    def __init__(self, config, context):
+        super().__init__(config, context)
+        self.logged = 0
+
+    @hook
+    def authorize(self, exchange):
+        return self.decide()
+
+    @hook
+    async def log(self, exchange):
+        await asyncio.sleep(0)
+        self.logged += 1
+
+    async def decide(self):
+        await asyncio.sleep(0)
+        return Denial(403, "no", "No.")
+
+
+class WaitingLog(Waiting):
+    @hook
+    def log(self, exchange):
+        return super().log(exchange)
+
+
+@pytest.mark.parametrize("plugin", [Waiting, WaitingLog])
+async def test_hooks_that_wait_run_as_untraced(plugin):
+    exchange = make_exchange()
+    trace = exchange.trace = Trace(forced=True)
+    async with Harness(Use(plugin, name="addon")) as harness:
+        await harness.send(exchange)
+        assert harness.plugin().logged == 1
+        assert harness.counters() == {}
+    assert trace.to_json()["decision"] == "403 no - addon said no in authorize: No."
+
+
 async def test_steps_that_did_not_run_say_why():
     first = plugin_with("authenticate", lambda *_: Principal("ada"))
     second = plugin_with("authenticate", lambda *_: Principal("bob"))

@@ -32,6 +32,18 @@ def test_one(cassette):
     assert get(base + "/a") == b"answer"
 """
 
+OTHER = """\
+# tidegate cassette 1
+# now: 1795528615.295
+
+> GET http://127.0.0.1/b
+
+< 200 OK
+
+text
+| answer
+"""
+
 
 async def run(folder: Path, action: str | None, *flags: str) -> tuple[int, str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("TIDEGATE_", "PYTEST_"))}
@@ -67,6 +79,33 @@ async def test_a_project_records_once_and_plays_ever_after(
     assert "unused cassettes" in said
     assert "cassettes/test_mine/test_one/stale.cassette" in said
     assert file.name not in said
+
+
+@needs_plugins
+@pytest.mark.timeout(120)
+async def test_a_test_that_asks_in_vain_is_told_the_nearest_cassette(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_mine.py").write_text(TEST.replace("{url}", "http://127.0.0.1:9"))
+    folder = folder_for(tmp_path / "test_mine.py", "test_one")
+    folder.mkdir(parents=True)
+    (folder / "other.cassette").write_text(OTHER)
+
+    code, said = await run(tmp_path, "replay")
+    assert code == 1, said
+    (section,) = said.split("requests without a cassette")[1:]
+    assert "No cassette in" in section
+    assert '-  "path": "/b"' in section
+    assert '+  "path": "/a"' in section
+
+
+async def test_another_word_in_the_variable_is_refused_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_mine.py").write_text(TEST)
+    code, said = await run(tmp_path, "once")
+    assert code == 1, said
+    assert "TIDEGATE_CASSETTES=once: choose from record-missing" in said
+    assert "Traceback" not in said
+    assert "cassettes.py" not in said
 
 
 def test_the_variable_takes_four_words() -> None:

@@ -257,6 +257,18 @@ class Exchange:
             self.credentials.append(("query", name, value))
         return value
 
+    def consume_cookie(self, name: str) -> str | None:
+        """The first value of a cookie, as it was sent: a credential; other cookies go on."""
+        wanted = name.encode()
+        values = []
+        for key, value in self.request.headers.fields:
+            if key.lower() == b"cookie":
+                pairs = [pair.partition(b"=") for pair in value.split(b";")]
+                values += [v.strip() for k, _, v in pairs if k.strip() == wanted]
+        texts = [value.decode("utf-8", "surrogateescape") for value in values]
+        self.credentials += [("cookie", name, text) for text in texts]
+        return texts[0] if texts else None
+
     def request_json(self) -> Any:
         """The request's body as JSON, parsed once for all hooks. Needs `Body(request=True)`.
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from tidegate.runtime.problems import ConfigError, Problem
@@ -132,7 +131,7 @@ def scopes_of(config: Path | None, deployment: str) -> dict[str, str]:
 
 
 def show(rows: list[Row], source: str, examples: int) -> None:
-    """The rows as a table for each addon."""
+    """The rows of each addon, each with its examples below it."""
     console = Console(highlight=False)
     if not rows:
         console.print(f"No shadow decisions in {source}: enforcing would have changed nothing.")
@@ -146,32 +145,30 @@ def show(rows: list[Row], source: str, examples: int) -> None:
             ("  " + name, "bold cyan"), (f"  scope: {scope}" if scope else "", "dim")
         )
         console.print(title)
-        table = Table(box=SIMPLE_HEAD, pad_edge=True, show_edge=False)
-        table.add_column("times", justify="right", no_wrap=True)
-        table.add_column("would have been", no_wrap=True)
-        table.add_column("phase", style="dim", no_wrap=True)
-        table.add_column("principal", no_wrap=True)
-        table.add_column("for example", overflow="fold")
-        for row in own:
-            decision: str = row["decision"]
-            table.add_row(
-                str(row["count"]),
-                Text(WORDS.get(decision, decision), style=_STYLES.get(decision, "")),
-                row["phase"],
-                Text(row["principal"]),
-                example_lines(row["examples"][:examples]),
+        heads = [
+            (str(row["count"]), WORDS.get(row["decision"], row["decision"]), row["phase"])
+            for row in own
+        ]
+        widths = [max(map(len, column)) for column in zip(*heads, strict=True)]
+        for row, (count, word, phase) in zip(own, heads, strict=True):
+            console.print(
+                Text.assemble(
+                    f"  {count:>{max(widths[0], 5)}}  ",
+                    (f"{word:{widths[1]}}  ", _STYLES.get(row["decision"], "")),
+                    (f"{phase:{widths[2]}}  ", "dim"),
+                    row["principal"],
+                )
             )
-        console.print(table)
+            for example in row["examples"][:examples]:
+                console.print(Padding(example_text(example), (0, 0, 0, 9)))
     console.print(Text("\n  Values are hashed. A request id leads to its line in the access log.\n",
                        style="dim"))  # fmt: skip
 
 
-def example_lines(examples: list[dict[str, Any]]) -> Text:
-    """Examples, one a line."""
-    text = Text()
-    for index, one in enumerate(examples):
-        text.append("\n" if index else "")
-        text.append(f"{one['method']} {one['path']} {one['status']}", style="")
-        text.append(f"  {one['detail']}" if one["detail"] else "", style="yellow")
-        text.append(f"  {one['request_id']}", style="dim")
-    return text
+def example_text(example: dict[str, Any]) -> Text:
+    """One example: what was asked, what would have become of it, the request's id."""
+    return Text.assemble(
+        f"{example['method']} {example['path']} {example['status']}",
+        (f"  {example['detail']}" if example["detail"] else "", "yellow"),
+        (f"  {example['request_id']}", "dim"),
+    )

@@ -133,6 +133,9 @@ def whatif(options: Options, fail_on: Sequence[str], *, as_json: bool) -> int:
         find(file, deployment=options.deployment).settings() for file in (options.old, options.new)
     ]
     recordings = read_all(options.recordings)
+    if not recordings:  # a check that has nothing to check must not pass
+        places = ", ".join(str(path) for path in options.recordings)
+        raise ConfigError(Problem("no_recordings", f"there is no recorded exchange in {places}"))
     gc.freeze()  # what is read stays: the collector need not walk it again and again
     report = asyncio.run(compare(settings, recordings, options.principal, options.examples))
     broken = [one.text for one in conditions if one.holds(report)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -63,15 +64,20 @@ class RedactingFilter(logging.Filter):
 
 
 def strip_credentials(exchange: Exchange) -> None:
-    """Remove consumed fields and query parameters; what remains keeps its very bytes."""
+    """Remove consumed fields, cookies and query parameters; the rest keeps its very bytes."""
     data = exchange.request.data
     fields: set[bytes] = set()
     parameters: set[str] = set()
+    cookies: set[bytes] = set()
     for kind, name, _ in exchange.credentials:
         if kind == "header":
             fields.add(name.lower().encode())
+        elif kind == "cookie":
+            cookies.add(name.encode())
         else:
             parameters.add(name)
+    if cookies:
+        data.headers.fields = tuple(without_cookies(data.headers.fields, cookies))
     if fields:
         headers = data.headers
         headers.fields = tuple([f for f in headers.fields if f[0].lower() not in fields])
@@ -86,3 +92,18 @@ def strip_credentials(exchange: Exchange) -> None:
             not in parameters
         ]
         data.path = path + b"?" + b"&".join(kept) if kept else path
+
+
+def without_cookies(
+    fields: Iterable[tuple[bytes, bytes]], names: set[bytes]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Fields without these cookies (RFC 6265 §4.2.1); none is left empty."""
+    for name, value in fields:
+        if name.lower() == b"cookie":
+            pairs = value.split(b";")
+            kept = [p for p in pairs if p.partition(b"=")[0].strip() not in names]
+            if len(kept) < len(pairs):
+                value = b";".join(kept).strip()
+                if not value:
+                    continue
+        yield name, value

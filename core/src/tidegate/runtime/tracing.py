@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Generator
-from types import coroutine
+from types import CoroutineType, coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from mitmproxy import http
@@ -21,7 +21,7 @@ from .changes import View, changes, fingerprint, view
 from .faults import Breaker, report
 from .pipeline import Pipeline
 from .redact import mask_text
-from .step import Step
+from .step import Step, waits
 from .tee import Tee
 from .trace import Entry, Plan, Trace, Traces
 
@@ -148,6 +148,8 @@ def traced(plain: Step, plugin: Plugin[Any] | None) -> Step:
             report(plain, error, exchange)
             return ""
 
+    log = plain.hook == "log"
+
     def call(exchange: Exchange) -> Any:
         probe = Probe(plain, exchange, why)
         try:
@@ -155,8 +157,8 @@ def traced(plain: Step, plugin: Plugin[Any] | None) -> Step:
         except BaseException as error:
             probe.raised(error)
             raise
-        if plain.is_async:
-            return timed(result, probe)
+        if plain.is_async or waits(plain, result) or (log and type(result) is CoroutineType):
+            return awaited(result, probe)
         entry = probe.returned(result)
         if isinstance(result, Tee):
             follow(result, entry, exchange)
@@ -244,6 +246,11 @@ class Probe:
 def in_shadow(step: Step, exchange: Exchange) -> bool:
     """Whether the hook enforces nothing for this exchange: by its mode, or by its rollout."""
     return step.shadow or (step.rollout is not None and step.rollout.outside(exchange))
+
+
+async def awaited(coro: Coroutine[Any, Any, Any], probe: Probe) -> Any:
+    """The coroutine in place of a hook's: who calls hooks knows it by its type."""
+    return await timed(coro, probe)
 
 
 @coroutine

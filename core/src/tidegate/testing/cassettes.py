@@ -29,6 +29,9 @@ ACTIONS: Final = ("record-missing", "record", "replay", "passthrough")
 STOP: Final = 30.0
 """Seconds that a gateway may take to end."""
 
+_MISS: Final = re.compile(r"(?m)^\S+ .*No cassette in .*\n(?:(?!\d\d:\d\d:\d\d\.\d).*\n)*")
+"""A miss in the gateway's log: up to the next line that begins with a time."""
+
 CONFIG: Final = """\
 [gateway]
 listen = ["127.0.0.1:0"]
@@ -98,6 +101,11 @@ class Deck:
         self._end()
         raise CassetteError(f"the gateway did not start:\n{said[-4000:]}")
 
+    def misses(self) -> str:
+        """What the gateway has said of requests that have no cassette, and what is nearest."""
+        said = self._log.read_text(encoding="utf-8", errors="replace")
+        return "".join(_MISS.findall(said))
+
     def close(self) -> set[str]:
         """End the gateway; the names of the cassettes that were played or recorded."""
         self._process.terminate()
@@ -132,14 +140,20 @@ class Cassettes:
         self.action = action
         self._unused = unused
         self._stack = ExitStack()
+        self._decks: list[Deck] = []
         self._used: dict[Path, set[str]] = {}
 
     def __call__(self, upstream: str | None = None, *, name: str = "", **options: Any) -> str:
         """Start a gateway; `name` parts the cassettes of several upstreams of one test."""
         folder = self.folder / name if name else self.folder
         deck = Deck(folder, upstream, self.action, **options)
+        self._decks.append(deck)
         self._stack.callback(self._ended, deck)
         return deck.url
+
+    def misses(self) -> str:
+        """The requests so far that have no cassette, each with the nearest and what differs."""
+        return "".join(deck.misses() for deck in self._decks)
 
     def _ended(self, deck: Deck) -> None:
         self._used.setdefault(deck.folder, set()).update(deck.close())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,9 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Gatew
 UNUSED = pytest.StashKey[list[Path]]()
 """The cassettes that no test of this session has asked for."""
 
+CASSETTES = pytest.StashKey["Cassettes"]()
+"""What the fixture gave to a test."""
+
 
 @pytest.fixture
 def cassette(request: pytest.FixtureRequest) -> Iterator[Cassettes]:
@@ -81,10 +84,29 @@ def cassette(request: pytest.FixtureRequest) -> Iterator[Cassettes]:
 
     `base_url = cassette("https://api.example.com")`.
     """
-    from .cassettes import opened
+    from .cassettes import VARIABLE, action_of, opened
 
+    try:
+        action_of(os.environ.get(VARIABLE))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
     unused = request.config.stash.setdefault(UNUSED, [])
-    yield from opened(request.path, request.node.name, unused)
+    for cassettes in opened(request.path, request.node.name, unused):
+        request.node.stash[CASSETTES] = cassettes
+        yield cassettes
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell a test that failed what it asked for in vain."""
+    report = yield
+    cassettes = item.stash.get(CASSETTES, None)
+    failed = call.when == "call" and report.failed
+    if failed and cassettes is not None and (misses := cassettes.misses()):
+        report.sections.append(("requests without a cassette", misses))
+    return report
 
 
 @pytest.hookimpl

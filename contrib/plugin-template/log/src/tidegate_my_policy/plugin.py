@@ -47,7 +47,7 @@ class MyPolicy(Plugin[MyPolicyConfig]):
             "caller": exchange.principal.id if exchange.principal else None,
             "method": exchange.request.method,
             "path": exchange.path,
-            "status": status_of(exchange),
+            "status": exchange.status,
             "outcome": exchange.outcome,
             "code": exchange.denial.code if exchange.denial else None,
             "ms": round((exchange.ended - exchange.started) * 1000, 1),
@@ -78,13 +78,6 @@ class MyPolicy(Plugin[MyPolicyConfig]):
                 self.context.log.warning("%d lines are lost: %s", len(lines), error)
             for _ in lines:
                 self._lines.task_done()
-
-
-def status_of(exchange: Exchange) -> int | None:
-    """The status that the caller got; None where they left before."""
-    if exchange.response is not None:
-        return exchange.response.status_code
-    return exchange.denial.status if exchange.denial is not None else None
 
 
 def append(path: Path, text: str) -> None:

@@ -42,7 +42,7 @@ def read(path: Path) -> list[Recording]:
         with path.open("rb") as file:
             start = file.read(4).removeprefix(BOM)
             file.seek(0)
-            if not start.startswith(b"{"):
+            if not start.startswith(b"{") and path.suffix != ".har":
                 from .flows import from_flows
 
                 return list(from_flows(file, path.name))
@@ -56,7 +56,8 @@ def read(path: Path) -> list[Recording]:
     except OSError as error:
         raise Unreadable(path, error.strerror or str(error)) from None
     except ValueError as error:
-        raise Unreadable(path, str(error)) from None
+        text = f"not JSON: {error}" if isinstance(error, orjson.JSONDecodeError) else str(error)
+        raise Unreadable(path, text) from None
 
 
 def _cassette(path: Path, name: str) -> Recording:
@@ -65,7 +66,8 @@ def _cassette(path: Path, name: str) -> Recording:
     except OSError as error:
         raise Unreadable(path, error.strerror or str(error)) from None
     except ValueError as error:
-        raise Unreadable(path, str(error)) from None
+        text = f"not JSON: {error}" if isinstance(error, orjson.JSONDecodeError) else str(error)
+        raise Unreadable(path, text) from None
 
 
 def write(recordings: Sequence[Recording], to: Path, kind: str) -> None:
