@@ -47,7 +47,7 @@ def test_apply_shows_what_changes_and_export_gives_it_back(run):
     Path("platform.toml").write_text(FILE)
     dry = run("apply", "-f", "platform.toml", "--dry-run")
     assert dry.stdout == '+ team red\n    name: "red"\n    title: "Red"\n'
-    assert "1 changes would be made" in dry.stderr
+    assert "1 change would be made" in dry.stderr
     assert run("export").stdout == ""
     run("apply", "-f", "platform.toml")
     assert run("export").stdout == FILE

@@ -144,8 +144,9 @@ def _add_apply(app: typer.Typer, addon: StoreSql) -> None:
         for change in changes:
             for line in difference(change):
                 typer.echo(line)
+        made = f"{len(changes)} change{'s' if len(changes) > 1 else ''}"
         verb = "would be made" if dry_run else "made"
-        typer.echo(f"{len(changes)} changes {verb}" if changes else "nothing to change", err=True)
+        typer.echo(f"{made} {verb}" if changes else "nothing to change", err=True)
 
 
 def difference(change: Entry) -> Iterator[str]:

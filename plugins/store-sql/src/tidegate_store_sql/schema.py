@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, column, insert, inspect, select, table, text
 
 from .errors import StoreError
@@ -62,6 +60,9 @@ def upgrade(
         return False
     if before is not None and backup is not None:
         backup(connection)
+    from alembic import command  # half a second of imports that a start does without
+    from alembic.config import Config
+
     config = Config(stdout=io.StringIO())
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
