@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -99,8 +100,8 @@ async def test_a_streamed_tool_call_comes_back_byte_for_byte(
 
 
 async def sdks_of_node(url: str, key: str) -> dict[str, Any]:
-    """What the official Node SDKs make of a streamed tool call: OpenAI's, and with the real model
-    Anthropic's too, which the demo does not speak."""
+    """What the official Node SDKs make of a streamed tool call, and the very bytes that they got:
+    OpenAI's, and with the real model Anthropic's too, which the demo does not speak."""
     real = "1" if MODEL == "local-model" else ""
     env = {**os.environ, "BASE_URL": url, "API_KEY": key, "ANTHROPIC": real}
     process = await asyncio.create_subprocess_exec(
@@ -112,11 +113,26 @@ async def sdks_of_node(url: str, key: str) -> dict[str, Any]:
     return seen
 
 
+async def curled(url: str, body: str) -> bytes:
+    """What curl gets for the call that an SDK has made."""
+    process = await asyncio.create_subprocess_exec(
+        *("curl", "-sS", "--fail", "--noproxy", "*", "-H", "content-type: application/json"),
+        *("-H", "authorization: Bearer sk-a-third-key-0123456789", "-d", "@-", url),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate(body.encode())
+    assert process.returncode == 0
+    return out
+
+
 async def test_the_node_sdks_get_the_same_stream_again(
     gateway: START, carrier: str, tmp_path: Path
 ) -> None:
     if shutil.which("node") is None or not (NODE / "node_modules/openai").exists():
         pytest.skip(f"the Node SDKs are missing: npm ci --prefix {NODE}")
+    if shutil.which("curl") is None:
+        pytest.skip("curl is missing: apt-get install curl")
     folder = tmp_path / "cassettes"
     model = f'[[addon]]\nuse = "{MODEL}"\n'
     recording = await gateway(config(folder, "record", model), carrier=carrier)
@@ -128,6 +144,10 @@ async def test_the_node_sdks_get_the_same_stream_again(
     assert await recording.stop() == 0
     playing = await gateway(config(folder, "replay", ""), carrier=carrier)
     assert await sdks_of_node(playing.url, "sk-another-key-of-somebody-else") == live
+    for one in live["raw"]:
+        got = base64.b64decode(one["got"])
+        assert b"data: " in got
+        assert await curled(f"{playing.url}{one['path']}", one["sent"]) == got
 
 
 async def test_events_keep_their_time_where_asked(

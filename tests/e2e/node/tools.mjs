@@ -10,9 +10,18 @@ const schema = {
   properties: { city: { type: "string" } },
   required: ["city"],
 };
-const seen = { openai: [], anthropic: [] };
+const seen = { openai: [], anthropic: [], raw: [] };
 
-const openai = new OpenAI({ baseURL: `${BASE_URL}/v1`, apiKey: API_KEY, maxRetries: 0 });
+// What an SDK sends, and the bytes that it gets.
+async function fetched(url, init) {
+  const answer = await fetch(url, init);
+  const copy = answer.clone();
+  seen.raw.push({ sent: init.body, path: new URL(url).pathname, got: copy.arrayBuffer() });
+  return answer;
+}
+const options = { apiKey: API_KEY, maxRetries: 0, fetch: fetched };
+
+const openai = new OpenAI({ baseURL: `${BASE_URL}/v1`, ...options });
 const chat = await openai.chat.completions.create({
   model: "smollm2",
   messages: [{ role: "user", content }],
@@ -26,7 +35,7 @@ const chat = await openai.chat.completions.create({
 for await (const chunk of chat) seen.openai.push(chunk);
 
 if (ANTHROPIC) {
-  const anthropic = new Anthropic({ baseURL: BASE_URL, apiKey: API_KEY, maxRetries: 0 });
+  const anthropic = new Anthropic({ baseURL: BASE_URL, ...options });
   const events = await anthropic.messages.create({
     model: "smollm2",
     messages: [{ role: "user", content }],
@@ -37,4 +46,5 @@ if (ANTHROPIC) {
   });
   for await (const event of events) seen.anthropic.push(event);
 }
+for (const one of seen.raw) one.got = Buffer.from(await one.got).toString("base64");
 console.log(JSON.stringify(seen));
