@@ -5,6 +5,7 @@ uv run pytest bench/test_limit_quota.py -n 0 --benchmark-enable --benchmark-colu
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ async def test_reserve_and_settle(benchmark, tmp_path: Path, limits):
     exchange.response = make_answer()
     for index, limit in enumerate(addon.config.limits):
         key = "red" if limit.per == "team" else "red/ada"
-        await addon.leases.acquire(index, key, 1)
+        await addon.leases.acquire(index, key, 1, time.monotonic() + 1)
         lease = addon.leases.current[index, key]
         lease.granted += 10**12
         lease.available += 10**12

@@ -99,7 +99,6 @@ class Leases:
         session: str,
         backend: Backend,
         alert: Callable[[str, str, int], None],
-        patience: float,
         token: str = "",
     ) -> None:
         self._token = token
@@ -109,7 +108,6 @@ class Leases:
         """Leases of which the backend does not know everything."""
         self._session = session
         self._alert = alert
-        self._patience = patience
         self._count = 0
         self._open: dict[str, Lease] = {}
         self._wake = asyncio.Event()
@@ -132,9 +130,8 @@ class Leases:
                 old.wake("again")
         return lease
 
-    async def acquire(self, limit: int, key: str, n: int) -> tuple[Outcome, Lease]:
-        """Take `n`, waiting for the backend up to `patience`: granted, short or outage."""
-        until = time.monotonic() + self._patience
+    async def acquire(self, limit: int, key: str, n: int, until: float) -> tuple[Outcome, Lease]:
+        """Take `n`; wait for the backend up to `until`: granted, short or outage."""
         while True:
             now = time.monotonic()
             lease = self.lease(limit, key, now)
@@ -165,6 +162,13 @@ class Leases:
             timer.cancel()
         lease.taken_at = time.monotonic()
         return outcome
+
+    def foresee(self, limit: int, key: str, n: int) -> None:
+        """`n` will be taken in a moment: have it asked for together with what is waited for."""
+        lease = self.lease(limit, key, time.monotonic())
+        if lease.available < n:
+            lease.low, lease.asked = max(lease.low, n), max(lease.asked, n)
+            self.renew(lease)
 
     def renew(self, lease: Lease) -> None:
         """Ask for more before it runs out, where that is not asked already."""

@@ -35,8 +35,6 @@ STORE_UNAVAILABLE: Final = ErrorCode(
 CONNECT: Final = 5.0
 """Seconds that a starting worker waits for the broker."""
 
-type Wanted = tuple[Limit, str, int]
-
 
 def _needs(config: LimitQuotaConfig) -> Body | None:
     """The request's body, where a limit must know the model or what a call asks for."""
@@ -115,7 +113,7 @@ class LimitQuota(Plugin[LimitQuotaConfig]):
             backend = BrokerBackend(context.state / SOCKET, greeting)
         else:
             backend = MemoryBackend(greeting)
-        self.leases = Leases(session, backend, self._alerted, config.wait, token)
+        self.leases = Leases(session, backend, self._alerted, token)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -186,13 +184,17 @@ class LimitQuota(Plugin[LimitQuotaConfig]):
     async def _wait(
         self, exchange: Exchange, hold: Hold, first: Limit, call: Asked | None
     ) -> Denial | None:
-        """Reserve from the limit on of which the lease is used up."""
-        for limit in self._limits[first.index :]:
-            wanted = limit.wants(exchange, call)
-            if wanted is None:
-                continue
-            key, n = wanted
-            outcome, lease = await self.leases.acquire(limit.index, key, n)
+        """Reserve from the limit on of which the lease is used up; all are asked for at once."""
+        rest = [
+            (limit, *wanted)
+            for limit in self._limits[first.index :]
+            if (wanted := limit.wants(exchange, call)) is not None
+        ]
+        until = time.monotonic() + self.config.wait
+        for limit, key, n in rest[1:]:
+            self.leases.foresee(limit.index, key, n)
+        for limit, key, n in rest:
+            outcome, lease = await self.leases.acquire(limit.index, key, n, until)
             if outcome == "outage":
                 self.context.counters.add("outages_total")
                 if not limit.config.allows_outage:
