@@ -9,16 +9,20 @@ uv run pytest bench/test_store.py -n 0 --benchmark-enable --benchmark-columns=mi
 from __future__ import annotations
 
 import hmac
+from itertools import count
 
 import pytest
 from sqlalchemy import insert
 from tidegate_store_sql import StoreSql, StoreSqlConfig, tables
-from tidegate_store_sql.snapshot import compile_snapshot
+from tidegate_store_sql.audit import Actor
+from tidegate_store_sql.compiling import compile_snapshot
+from tidegate_store_sql.kinds import PLATFORM
 
 from tidegate.api import AddonContext
 from tidegate.api.platform import SERVICE
 from tidegate.testing import make_exchange
 
+NUMBERS = count()
 SERVICES, KEYS, APPLICATIONS, TEAMS = 10_000, 100_000, 5_000, 100
 STAMPS = {"revision": 1, "created": 1.0, "updated": 1.0}
 
@@ -76,6 +80,22 @@ def test_compile(benchmark, plugin):
     assert snapshot.consumer("key 99999").key == "k99999"
     assert snapshot.service("api.test", "/s/9999/x", "GET").id == "s9999"
     assert snapshot.grant("a4999", "s4999") is not None
+
+
+def test_compile_after_a_change(benchmark, plugin):
+    """One key is revoked: the rest is taken over."""
+    store = plugin.store
+
+    def change():
+        store.revoke_key(Actor("bench"), PLATFORM, f"k{next(NUMBERS)}")
+
+    def compiled():
+        with store.database.read() as connection:
+            return compile_snapshot(connection, store.vault.pepper, plugin.snapshot)
+
+    snapshot = benchmark.pedantic(compiled, setup=change, rounds=5)
+    assert snapshot.consumer("key 0").revoked is not None
+    assert snapshot.consumer("key 99999").revoked is None
 
 
 def test_hash_of_a_key(benchmark, plugin):

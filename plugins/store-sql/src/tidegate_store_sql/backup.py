@@ -89,7 +89,9 @@ def restore(connection: Connection, path: Path) -> int:
     count = _insert(connection, lines, path)
     schema.upgrade(connection)
     after = max(before, connection.execute(select(state.c.revision)).scalar_one()) + 1
-    connection.execute(update(state).values(revision=after))
+    for table in _tables(connection):
+        if "revision" in table.c:  # the one of the store, and of each row: all of it is new
+            connection.execute(update(table).values(revision=after))
     return count
 
 

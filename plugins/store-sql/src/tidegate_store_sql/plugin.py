@@ -17,10 +17,11 @@ from tidegate.api.platform import SERVICE, SNAPSHOT
 
 from . import schema
 from .backup import backup_before
+from .compiling import compile_snapshot
 from .database import Database
 from .errors import StoreError
 from .queries import read_revision
-from .snapshot import EMPTY, Compiled, compile_snapshot
+from .snapshot import EMPTY, Compiled
 from .store import Store
 from .vault import Vault
 
@@ -40,7 +41,7 @@ class StoreSqlConfig(AddonConfig):
 
     url: Secret | None = None
     master_key: Secret | None = None
-    poll: Duration = Field(default=0.5, ge=0.05, le=60.0)
+    poll: Duration = Field(default=0.25, ge=0.05, le=60.0)
 
 
 class StoreSql(Plugin[StoreSqlConfig]):
@@ -152,7 +153,7 @@ class StoreSql(Plugin[StoreSqlConfig]):
         with store.database.read() as connection:
             schema.require(connection)
             store.vault.unlock(connection)  # a backup that was restored has a pepper of its own
-            return compile_snapshot(connection, store.vault.pepper)
+            return compile_snapshot(connection, store.vault.pepper, self.snapshot)
 
     async def _follow(self) -> None:
         """Look for a new revision every `poll` seconds; keep the last snapshot where none can be

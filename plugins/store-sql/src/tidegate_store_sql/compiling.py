@@ -1,0 +1,218 @@
+"""Compiling a snapshot: all of it at first, then what has changed since the one before.
+
+Every row says at which revision it changed last; what is gone shows in the count. So a change of
+one key among a hundred thousand is in force within milliseconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from ipaddress import ip_network
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import ColumnElement, Connection, Select, Text, func, or_, select, true, type_coerce
+
+from tidegate.api import Principal
+from tidegate.api.platform import Application, Consumer, Grant, Network, Service, Team
+
+from . import tables
+from .queries import read_revision
+from .snapshot import EMPTY, Compiled, Parts
+
+CHUNK: Final = 2000
+PAUSE: Final = 0.0005
+"""Seconds between two chunks in which a compile lets the worker's loop run."""
+
+type Condition = ColumnElement[bool]
+
+
+def compile_snapshot(connection: Connection, pepper: bytes, previous: Compiled = EMPTY) -> Compiled:
+    """The snapshot of the store as it is, with as much of `previous` as holds. In a thread."""
+    revision = read_revision(connection)
+    team = tables.team.c
+    teams = {
+        row.id: Team(row.id, row.name, row.title)
+        for row in _rows(connection, select(team.id, team.name, team.title))
+    }
+    before = previous.parts.teams
+    if (
+        previous.pepper != pepper
+        or previous.revision > revision
+        or any(teams.get(id) != known for id, known in before.items())
+    ):
+        previous = EMPTY  # what stands for a team, or everything, is another
+    parts = _Compile(connection, teams, previous).parts()
+    return Compiled(revision, pepper, parts, previous)
+
+
+class _Compile:
+    def __init__(
+        self, connection: Connection, teams: Mapping[str, Team], previous: Compiled
+    ) -> None:
+        self.connection = connection
+        self.teams = teams
+        self.old = previous.parts
+        self.since = previous.revision
+
+    def parts(self) -> Parts:
+        services = self._merged(tables.service, self.old.services, self._services)
+        applications = self._merged(tables.application, self.old.applications, self._applications)
+        refs = {service.ref: service.id for service in services.values()}
+        keys = self._merged(
+            tables.credential,
+            self.old.keys,
+            lambda condition: self._keys(condition, applications, refs),
+            self._stale_keys(refs),
+        )
+        grants = self._merged(
+            tables.subscription,
+            self.old.grants,
+            self._grants,
+            counted=tables.subscription.c.status == "approved",
+        )
+        return Parts(self.teams, services, applications, keys, grants)
+
+    def _merged[K, V](
+        self,
+        table: Any,
+        old: Mapping[K, V],
+        read: Callable[[Condition], dict[K, V | None]],
+        stale: Condition | None = None,
+        counted: Condition | None = None,
+    ) -> Mapping[K, V]:
+        """`old` with what has changed since (and what is `stale`); None takes an entry out.
+
+        Where that does not come to the number of rows in the table (those `counted`), something
+        was removed: then all is read again.
+        """
+        changed = table.c.revision > self.since
+        fresh = read(changed if stale is None else or_(changed, stale))
+        merged = {k: v for k, v in {**old, **fresh}.items() if v is not None} if fresh else old
+        count = select(func.count()).select_from(table)
+        if counted is not None:
+            count = count.where(counted)
+        if len(merged) == self.connection.execute(count).scalar_one():
+            return merged
+        return {k: v for k, v in read(true()).items() if v is not None}
+
+    def _stale_keys(self, refs: Mapping[str, str]) -> Condition | None:
+        """Keys that did not change, but what they stand for did."""
+        key, application = tables.credential.c, tables.application.c
+        renamed = select(application.id).where(application.revision > self.since)
+        stale = key.application_id.in_(renamed)
+        known = {service.ref: service.id for service in self.old.services.values()}
+        return stale if refs == known else or_(stale, key.services.is_not(None))
+
+    def _services(self, condition: Condition) -> dict[str, Service | None]:
+        c = tables.service.c
+        lists = (_raw(c.hosts), _raw(c.methods), _raw(c.models), _raw(c.operations))
+        plain = (c.id, c.name, c.team_id, c.kind, c.path, c.upstream, c.strip)
+        query = select(*plain, c.visibility, c.approval, c.anonymous, c.policy, *lists)
+        return {
+            row.id: _service(row, self.teams[row.team_id])
+            for row in _rows(self.connection, query.where(condition))
+        }
+
+    def _applications(self, condition: Condition) -> dict[str, Application | None]:
+        c = tables.application.c
+        query = select(c.id, c.name, c.team_id).where(condition)
+        return {
+            row.id: Application(row.id, row.name, self.teams[row.team_id])
+            for row in _rows(self.connection, query)
+        }
+
+    def _keys(
+        self,
+        condition: Condition,
+        applications: Mapping[str, Application],
+        refs: Mapping[str, str],
+    ) -> dict[str, tuple[str, Consumer] | None]:
+        c = tables.credential.c
+        query = select(
+            *(c.hash, c.id, c.prefix, c.application_id, c.expires, c.revoked),
+            *(_raw(c.services), _raw(c.models), _raw(c.networks)),
+        ).where(condition)
+        found: dict[str, tuple[str, Consumer] | None] = {}
+        for hashed, key, prefix, application_id, expires, revoked, only, models, networks in _rows(
+            self.connection, query
+        ):
+            application = applications[application_id]
+            limits = _tuple(only)
+            found[key] = (
+                hashed,
+                Consumer(
+                    Principal(application.name, application.team.name, {"key": prefix}),
+                    application,
+                    key,
+                    prefix,
+                    None if limits is None else frozenset(refs[r] for r in limits if r in refs),
+                    _tuple(models),
+                    _networks(networks),
+                    expires,
+                    revoked,
+                ),
+            )
+        return found
+
+    def _grants(self, condition: Condition) -> dict[tuple[str, str], Grant | None]:
+        c = tables.subscription.c
+        query = select(
+            *(c.id, c.application_id, c.service_id, c.status, c.decided, c.created)
+        ).where(condition)
+        return {
+            (row.application_id, row.service_id): Grant(
+                row.id,
+                row.application_id,
+                row.service_id,
+                row.created if row.decided is None else row.decided,
+            )
+            if row.status == "approved"
+            else None
+            for row in _rows(self.connection, query)
+        }
+
+
+def _service(row: Any, team: Team) -> Service:
+    methods = _tuple(row.methods)
+    return Service(
+        id=row.id,
+        name=row.name,
+        team=team,
+        kind=row.kind,
+        hosts=_tuple(row.hosts) or (),
+        path=row.path,
+        methods=None if methods is None else frozenset(methods),
+        upstream=row.upstream,
+        strip=row.strip,
+        visibility=row.visibility,
+        approval=row.approval,
+        anonymous=row.anonymous,
+        models=_tuple(row.models),
+        operations=_tuple(row.operations),
+        policy=row.policy,
+    )
+
+
+def _rows(connection: Connection, query: Select[Any]) -> Iterator[Any]:
+    for chunk in connection.execute(query).partitions(CHUNK):
+        yield from chunk
+        time.sleep(PAUSE)
+
+
+@lru_cache(maxsize=4096)
+def _tuple(text: str | None) -> tuple[str, ...] | None:
+    """A JSON list in a column. The same few come again and again."""
+    return None if text is None else tuple(orjson.loads(text))
+
+
+@lru_cache(maxsize=4096)
+def _networks(text: str | None) -> tuple[Network, ...] | None:
+    return None if text is None else tuple(ip_network(one) for one in orjson.loads(text))
+
+
+def _raw(column: Any) -> Any:
+    """A JSON column as the text that it is."""
+    return type_coerce(column, Text).label(column.name)

@@ -1,0 +1,104 @@
+"""A snapshot made from the one before is the one that would be made from nothing."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from tidegate_store_sql.applying import Options, apply
+from tidegate_store_sql.backup import backup
+from tidegate_store_sql.commands import restored
+from tidegate_store_sql.compiling import compile_snapshot
+from tidegate_store_sql.document import Document
+from tidegate_store_sql.kinds import PLATFORM
+from tidegate_store_sql.snapshot import EMPTY, Compiled
+
+from .conftest import ADA
+
+
+def compiled(store, previous: Compiled = EMPTY) -> Compiled:
+    with store.database.read() as connection:
+        return compile_snapshot(connection, store.vault.pepper, previous)
+
+
+def told(snapshot: Compiled) -> dict[str, object]:
+    """All that a snapshot knows, comparable."""
+    parts = snapshot.parts
+    return {
+        "services": {id: repr(service) for id, service in parts.services.items()},
+        "keys": {id: (hashed, repr(consumer)) for id, (hashed, consumer) in parts.keys.items()},
+        "grants": dict(parts.grants),
+        "revision": snapshot.revision,
+        "routes": {
+            service.id: getattr(snapshot.service("a.test", f"{service.path}/x", "GET"), "id", None)
+            for service in parts.services.values()
+        },
+    }
+
+
+def platform(random: Random) -> Document:
+    """Some platform: of two of them, parts are the same and others differ or are missing."""
+
+    def some(kind: str, number: int) -> list[str]:
+        return [f"{kind}{n}" for n in range(number) if random.random() < 0.8]
+
+    teams = []
+    for team in some("team", 3):
+        services = [
+            {"name": name, "path": f"/{team}/{name}", "strip": random.random() < 0.3}
+            for name in some("s", 3)
+        ]
+        teams.append({"name": team, "title": random.choice(["", "T"]), "service": services})
+    refs = [f"{team['name']}/{s['name']}" for team in teams for s in team["service"]]
+    for team in teams:
+        team["application"] = [
+            {
+                "name": name,
+                "key": [
+                    {
+                        "name": key,
+                        "key": f"{team['name']}-{name}-{key}-{random.randrange(2)}-long-enough",
+                        "expires": random.choice([None, 2e9]),
+                        "services": random.choice([None, ["team0/s0", "team1/s1"]]),
+                    }
+                    for key in some("k", 3)
+                ],
+                "subscription": [
+                    {"service": ref, "status": random.choice(["approved", "revoked"])}
+                    for ref in refs
+                    if random.random() < 0.5
+                ],
+            }
+            for name in some("a", 2)
+        ]
+    return Document.model_validate({"team": teams})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_is_the_same_from_the_one_before_as_from_nothing(store, seed):
+    random = Random(seed)
+    snapshot = compiled(store)
+    for _ in range(8):
+        apply(store, ADA, platform(random), Options(prune=True))
+        snapshot = compiled(store, snapshot)
+        assert told(snapshot) == told(compiled(store))
+
+
+def test_what_did_not_change_is_taken_over(store, shop):
+    before = compiled(store)
+    store.revoke_key(ADA, PLATFORM, shop.key)
+    after = compiled(store, before)
+    assert after.parts.services is before.parts.services
+    assert after.parts.keys[shop.key][1].revoked is not None
+    assert before.parts.keys[shop.key][1].revoked is None
+
+
+def test_a_restored_store_is_compiled_anew(store, shop, tmp_path):
+    with store.database.read() as connection:
+        backup(connection, tmp_path / "b.gz")
+    old = told(compiled(store))
+    store.revoke_key(ADA, PLATFORM, shop.key)
+    snapshot = compiled(store, compiled(store))
+    assert told(snapshot)["keys"] != old["keys"]
+    restored(store, tmp_path / "b.gz")
+    assert told(compiled(store, snapshot))["keys"] == old["keys"]
