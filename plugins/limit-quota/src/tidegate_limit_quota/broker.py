@@ -64,8 +64,9 @@ class Broker:
         """Listen until cancelled, or asked to hand over."""
         os.chdir(self.folder)  # a socket's address is 108 bytes at most
         Path(SOCKET).unlink(missing_ok=True)
-        os.umask(0o177)
+        before = os.umask(0o177)
         server = await asyncio.start_unix_server(self._connected, SOCKET, limit=LINE)
+        os.umask(before)
         known = {lease.session for lease in self.ledger.leases.values()}
         loop = asyncio.get_running_loop()
         for session in known:

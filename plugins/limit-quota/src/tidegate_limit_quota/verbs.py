@@ -14,7 +14,7 @@ from rich.table import Table
 
 from .protocol import SOCKET, call
 
-BAR: Final = 20
+BAR: Final = 10
 NANO: Final = 10**9
 
 
@@ -76,7 +76,7 @@ def _ask(folder: Path, message: dict[str, Any]) -> dict[str, Any]:
 
 def table(accounts: list[dict[str, Any]]) -> Table:
     """Accounts as a table, with a bar each."""
-    made = Table("limit", "whose", "used", "lent", "of", "", "begins anew", box=None)
+    made = Table("limit", "whose", "used", "lent", "of", "", "", "begins anew", box=None)
     for one in accounts:
         share = min(1.0, max(0.0, (one["used"] + one["lent"]) / one["amount"]))
         full = round(share * BAR)
@@ -85,7 +85,7 @@ def table(accounts: list[dict[str, Any]]) -> Table:
             "" if one["resets"] is None else f"{datetime.fromtimestamp(one['resets'], UTC):%F %T}"
         )
         shown = [amount(one[part], one["unit"]) for part in ("used", "lent", "amount")]
-        made.add_row(one["limit"], one["key"] or one["per"], *shown, f"{bar} {share:4.0%}", anew)
+        made.add_row(one["limit"], one["key"] or one["per"], *shown, bar, f"{share:.0%}", anew)
     return made
 
 
