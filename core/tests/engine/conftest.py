@@ -20,6 +20,10 @@ from tidegate.lane import Lane
 from tidegate.runtime.guard import watch
 from tidegate.runtime.lifecycle import Host, Runtime
 from tidegate.runtime.settings import parse
+from tidegate.testing import ScriptedUpstream
+from tidegate.testing.certificates import Authority
+
+from .http3_node import Front, fronts
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Any]:
@@ -168,3 +172,21 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
 @pytest.fixture
 def route_to() -> Callable[..., type[Plugin]]:
     return router
+
+
+@async_fixture
+async def http3_origin(tmp_path: Path) -> AsyncIterator[ScriptedUpstream]:
+    """An HTTPS origin at `localhost`, whose CA is `tmp_path / "origin.pem"`."""
+    authority = Authority()
+    (tmp_path / "origin.pem").write_bytes(authority.pem)
+    async with ScriptedUpstream(tls=authority.server("localhost", "127.0.0.1")) as upstream:
+        yield upstream
+
+
+@async_fixture
+async def front3(
+    tmp_path: Path, http3_origin: ScriptedUpstream, unused_udp_port: int
+) -> AsyncIterator[Front]:
+    """`await front3(plugin, …, gateway="toml lines")`: a node with `reverse:http3:`."""
+    async with fronts(tmp_path, http3_origin, unused_udp_port) as begin:
+        yield begin

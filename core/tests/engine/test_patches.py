@@ -20,7 +20,8 @@ from mitmproxy import connection, http, options
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import commands, context, events, layer, mode_servers, server
 from mitmproxy.proxy.layers import http as layers, websocket
-from mitmproxy.proxy.layers.http import _http1, _http2, _http_h2, _hooks, HTTPMode
+from mitmproxy.proxy.layers.http import _http1, _http2, _http3, _http_h2, _hooks, HTTPMode
+from mitmproxy.proxy.layers.quic import QuicStreamDataReceived
 from mitmproxy.proxy.layers.http._events import *
 from mitmproxy.test import taddons
 from inspect import getsource
@@ -71,6 +72,18 @@ GAPS = {
         for _ in range(50):
             out = list(one.handle_event(events.DataReceived(client, ping * 100)))
             assert not [x for x in out if isinstance(x, commands.CloseConnection)]
+    """,
+    "Http3Server": """
+        one = _http3.Http3Server(ctx)
+        out = list(one.handle_event(events.Start()))
+        for stream_id in range(0, 40, 4):
+            head = b"\\x01\\x10\\0\\0\\xd1\\xd7\\x50\\x09localhost\\xc1"
+            out = list(one.handle_event(QuicStreamDataReceived(client, stream_id, head, True)))
+            assert [x for x in out if isinstance(x, layers.ReceiveHttp)]
+            answer = http.Response.make(200)
+            list(one.handle_event(ResponseHeaders(stream_id, answer, True)))
+            list(one.handle_event(ResponseEndOfMessage(stream_id)))
+        assert len(one.h3_conn._stream) == 10
     """,
     "Http1Client": """
         one = _http1.Http1Client(ctx)

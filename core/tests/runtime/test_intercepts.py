@@ -16,6 +16,7 @@ from tidegate.runtime.settings import parse
         ("regular@127.0.0.1:3128", "regular", (("127.0.0.1", 3128),)),
         ("socks5@[::1]:1080", "socks5", (("::1", 1080),)),
         ("reverse:https://a.test:444@8443", "reverse", (("0.0.0.0", 8443), ("::", 8443))),
+        ("reverse:http3://a.test@8443", "reverse", ()),  # on UDP, which no two workers share
         ("wireguard:/keys@51820", "wireguard", ()),
         ("tun", "tun", ()),
     ],
@@ -34,7 +35,8 @@ def test_a_mode_says_where_it_listens(
         ('mode = "transparent@x"', "invalid_value"),
         ('mode = "transparent@70000"', "invalid_value"),
         ('mode = "gateway:x@8081"', "invalid_value"),
-        ('mode = "reverse:http3://a.test@8443"', "invalid_value"),
+        ('mode = "reverse:quic://a.test@8443"', "invalid_value"),
+        ('mode = "upstream:http3://a.test@8443"', "invalid_value"),
         ('mode = "upstream:socks5://a.test:1080@8443"', "invalid_value"),
         ('mode = "regular@1"\nraw_ports = [0]', "invalid_value"),
         ('mode = "regular@1"\nallow_hosts = ["https://a.test"]', "invalid_value"),

@@ -288,7 +288,7 @@ def target_of(request: http.Request) -> tuple[bytes, Fields]:
     """The request target as it was sent, and the fields with a Host among them."""
     data = request.data
     fields: Fields = data.headers.fields
-    if data.http_version == b"HTTP/2.0":
+    if data.http_version in (b"HTTP/2.0", b"HTTP/3"):
         if data.authority and not any(name.lower() == b"host" for name, _ in fields):
             fields = ((b"host", data.authority), *fields)
         return data.path, fields

@@ -25,7 +25,7 @@ from tidegate.api.types import Denial
 from .answers import envelope
 from .call import Call
 from .http1 import BAD_BODY, BIG_TRAILERS
-from .layers import Linger, Origin
+from .layers import MULTIPLEXED, Linger, Origin
 
 type Commands = layer.CommandGenerator[None]
 
@@ -73,7 +73,7 @@ class Ending(mitm.HttpStream):
         if self.flow.response is None:
             self.flow.response = envelope(errors.INTERNAL_ERROR.denial())
         response = self.flow.response
-        if self.unread and not self.flow.request.is_http2:
+        if self.unread and self.context.client.alpn not in MULTIPLEXED:
             response.headers["connection"] = "close"
         yield from self._send_response()
         if self.call is not None:
@@ -90,7 +90,7 @@ class Ending(mitm.HttpStream):
         self._over()
         yield mitm.DropStream(self.stream_id)
         yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
-        if self.context.client.alpn == b"h2":
+        if self.context.client.alpn in MULTIPLEXED:
             error = ResponseProtocolError(self.stream_id, "unread", ErrorCode.CANCEL)
             yield SendHttp(error, self.context.client)
         else:

@@ -28,14 +28,14 @@ from tidegate.runtime.lifecycle import LAST_CALL
 from .answers import envelope, wire
 from .call import Call
 from .destinations import Destination, connect, reaches_local
-from .layers import HttpLayer, Linger, Origin, Overdue, Released, Written
+from .layers import MULTIPLEXED, HttpLayer, Linger, Origin, Overdue, Released, Written
 from .loop import eager
 from .pace import due
 from .passing import tell_silence
 from .sparse import Sparse
 
 if TYPE_CHECKING:
-    from . import http2
+    from . import http2, http3
     from .bridge import Bridge
     from .master import Master
 
@@ -82,7 +82,7 @@ class Handler(ProxyConnectionHandler):
         self.tunnel_idle = 0.0
         self.heard = False
         self.shaken = ""
-        self.http2: http2.Server | None = None
+        self.http2: http2.Server | http3.Server | None = None
         self._events: deque[events.Event] = deque()
         self._busy = False
         self._lingering = False
@@ -117,7 +117,7 @@ class Handler(ProxyConnectionHandler):
         """Process an event, after those that are being processed."""
         if isinstance(event, events.DataReceived) and not self.calls:
             self.heard = True
-            if self.tunnel_idle or self.client.alpn == b"h2":
+            if self.tunnel_idle or self.client.alpn in MULTIPLEXED:
                 self.idle_since = time.monotonic()
             elif not self.head_since:
                 self.head_since = time.monotonic()

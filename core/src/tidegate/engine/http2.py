@@ -80,6 +80,10 @@ class Server(_http2.Http2Server):
         """Since when a frame has been incomplete, monotonic; 0.0: there is none."""
         self.handler.http2 = self
 
+    def backlog(self, stream_id: int) -> int:
+        """Bytes of an answer that wait for the client's window."""
+        return self.h2_conn.backlog(stream_id)
+
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, Consumed):
             yield from self._acknowledge(event.stream_id)
@@ -234,7 +238,7 @@ class Server(_http2.Http2Server):
         yield from super().close_connection(msg)
 
 
-def read_request(fields: list[tuple[bytes, bytes]]) -> http.Request:
+def read_request(fields: list[tuple[bytes, bytes]], version: bytes = b"HTTP/2.0") -> http.Request:
     """A request without body from its fields. ValueError: it is malformed."""
     pseudo, rest = split_pseudo_headers(fields)
     method, scheme = pseudo.get(b":method", b""), pseudo.get(b":scheme", b"")
@@ -251,7 +255,7 @@ def read_request(fields: list[tuple[bytes, bytes]]) -> http.Request:
         join_cookies(rest.fields),
         None,
         time.time(),
-        b"HTTP/2.0",
+        version,
     )
 
 

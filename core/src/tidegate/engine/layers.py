@@ -11,7 +11,7 @@ request on the same connection tries again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.proxy import commands, events, layer, tunnel
@@ -26,6 +26,9 @@ from .destinations import Destination
 
 if TYPE_CHECKING:
     from .http2_client import Client as Http2Client
+
+MULTIPLEXED: Final = (b"h2", b"h3")
+"""Protocols of clients (ALPN) whose exchanges share a connection, each with a pace of its own."""
 
 
 class Origin(Server):
@@ -169,7 +172,7 @@ class HttpLayer(mitm.HttpLayer):
 
     def _may_be_shared(self, upstream: Upstream | None) -> bool:
         """Whether a connection that is being opened may carry several streams."""
-        shared = self.context.client.alpn == b"h2" and isinstance(upstream, Destination)
+        shared = self.context.client.alpn in MULTIPLEXED and isinstance(upstream, Destination)
         return shared and cast(Destination, upstream).http2 is not False
 
     @staticmethod
@@ -182,7 +185,7 @@ class HttpLayer(mitm.HttpLayer):
         """Whether an open connection may carry another exchange now."""
         if origin.http2 is not None:
             return origin.http2.free
-        return self.context.client.alpn != b"h2"  # h2 streams share no HTTP/1.1 connection
+        return self.context.client.alpn not in MULTIPLEXED  # streams share no HTTP/1.1 connection
 
     def _prune(self) -> None:
         """Forget upstream connections that are closed or failed."""

@@ -74,6 +74,7 @@ class Master(mitmproxy.master.Master):
         super().__init__(options.Options(), asyncio.get_running_loop())
         self._legacy_log_events.uninstall()
         logging.getLogger("mitmproxy").setLevel(logging.WARNING)
+        logging.getLogger("quic").setLevel(logging.ERROR)  # aioquic's: what clients do wrong
         self.runtime = runtime
         self.settings = settings
         self.lane = lane

@@ -33,6 +33,7 @@ from .gateway import GatewayMode
 from .handler import LINGER, Handler
 from .lanes import Chooser, Handover
 from .layers import HttpLayer
+from .quic_handler import QuicHandler
 from .sparse import Sparse
 from .tls import listener_context
 
@@ -250,6 +251,13 @@ async def handle_stream(
     elif isinstance(instance.mode, mode_specs.TransparentMode) and _direct(stream, own):
         told.warning("%s: a connection that nothing redirected is closed", instance.mode.full_spec)
         stream.close()
+    elif stream.get_extra_info("transport_protocol") == "udp" and isinstance(
+        instance.mode, mode_specs.ReverseMode
+    ):
+        handler = QuicHandler(proxies.master, stream, stream, ctx.options, instance.mode)
+        handler.layer = instance.make_top_layer(handler.layer.context)
+        with proxies.register_connection(handler.client.id, handler):
+            await handler.handle_client()
     else:
         await _handle_stream(instance, reader, writer)
 

@@ -18,6 +18,7 @@ from .answers import content_length
 from .call import Call
 from .destinations import Destination
 from .gateway import GatewayMode
+from .layers import MULTIPLEXED
 
 if TYPE_CHECKING:
     from .bridge import Bridge
@@ -77,7 +78,7 @@ def rebuild(bridge: Bridge, call: Call, flow: http.HTTPFlow, upstream: Upstream)
             fields.append((b"content-length", b"%d" % length))
         elif call.unread:
             fields.append((b"transfer-encoding", b"chunked"))
-    if flow.client_conn.alpn == b"h2":
+    if flow.client_conn.alpn in MULTIPLEXED:
         fields += hop_of(request)
     absolute = isinstance(upstream, Destination) and upstream.via is not None
     sent = make_request(

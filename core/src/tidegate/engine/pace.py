@@ -74,7 +74,7 @@ def waiting(handler: Handler) -> Iterator[Waiting]:
         yield handler, size, cast(asyncio.StreamWriter, io.writer).transport.abort
     if handler.http2 is not None:
         for stream_id, call in tuple(handler.http2.calls.items()):
-            if size := handler.http2.h2_conn.backlog(stream_id):
+            if size := handler.http2.backlog(stream_id):
                 yield call, size, lambda call=call: cut(handler, call)  # type: ignore[misc]
 
 

@@ -27,6 +27,7 @@ from OpenSSL import SSL
 from .gateway import GatewayMode
 from .layers import HttpLayer
 from .policies import Policy
+from .quic import ClientQuic
 from .sparse import Sparse
 
 if TYPE_CHECKING:
@@ -100,7 +101,9 @@ class NextLayer(next_layer.NextLayer):
     def _reverse(self, context: Context, data: bytes) -> Layer:
         """Clients of a reverse proxy mean it and no one else: nothing passes."""
         if context.client.transport_protocol == "udp":
-            return self._setup_reverse_proxy(context, data)
+            http3 = ClientQuic(context)
+            http3.child_layer = HttpLayer(context, HTTPMode.transparent)
+            return http3
         stack = tunnel.LayerStack()
         if starts_like_tls_record(data):
             stack /= ClientTls(context)

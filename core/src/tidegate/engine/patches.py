@@ -16,7 +16,7 @@ from mitmproxy.proxy import mode_servers
 from mitmproxy.proxy.layers import http as mitm_http
 from mitmproxy.proxy.layers import websocket as mitm_websocket
 
-from . import handler, http1, http2, http2_client, layers, modes, passing, stream, websocket
+from . import handler, http1, http2, http2_client, http3, layers, modes, passing, stream, websocket
 
 
 class Seam(NamedTuple):
@@ -61,6 +61,11 @@ SEAMS: Final = (
         mitm_http, "Http2Client", http2_client.Client,
         "HttpClient, at the start of a connection",
         "Windows of 2 GiB: an origin is read faster than its client takes it.",
+    ),
+    Seam(
+        mitm_http, "Http3Server", http3.Server,
+        "HttpLayer, at the start of a connection",
+        "Ended streams are kept for good; a malformed request ends the connection; no budgets.",
     ),
     Seam(
         mitm_layer, "NextLayer", passing.Undecided,

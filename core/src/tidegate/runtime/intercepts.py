@@ -16,8 +16,9 @@ TCP_MODES: Final = ("transparent", "regular", "socks5", "upstream", "reverse")
 OTHER_MODES: Final = ("wireguard", "dns", "tun", "local")
 """Modes that make their own way in: in the first worker alone."""
 SCHEMES: Final = ("http", "https")
-"""What `reverse:` and `upstream:` lead to. mitmproxy's HTTP/3 (`reverse:http3:`) has none of our
-guards: it grew by 88 KB with each exchange."""
+"""What `reverse:` and `upstream:` lead to."""
+HTTP3: Final = "http3"
+"""As `https`, with clients that speak HTTP/3: on UDP. Only of `reverse:`."""
 
 _HOST: Final = re.compile(r"\*|(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]{0,252})|[0-9a-f:]+")
 
@@ -63,7 +64,8 @@ class Intercept(Model):
         if kind not in known:
             raise ValueError(f"{value!r}: known modes are {', '.join(known)}")
         scheme, mark, _ = data.partition("://")
-        if kind in ("reverse", "upstream") and mark and scheme not in SCHEMES:
+        leads = (*SCHEMES, HTTP3) if kind == "reverse" else SCHEMES
+        if kind in ("reverse", "upstream") and mark and scheme not in leads:
             raise ValueError(f"{value!r}: {kind} leads to http:// or https://, not {scheme}://")
         return value
 
@@ -84,8 +86,8 @@ class Intercept(Model):
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
         """What the supervisor listens on for it; empty: the mode sees to it itself."""
-        kind, _, host, port = split_mode(self.mode)
-        if kind not in TCP_MODES:
+        kind, data, host, port = split_mode(self.mode)
+        if kind not in TCP_MODES or data.startswith(f"{HTTP3}:"):
             return ()
         return tuple((one, port) for one in ((host,) if host else ("0.0.0.0", "::")))
 
