@@ -35,6 +35,10 @@ MISTAKES = [
         "(write `def transform_event(self, exchange, event):`) [hook_signature]",
     ),
     (
+        "class C(AddonConfig):\n    limit: int\n\n\nclass P(Plugin[C]): ...\n",
+        '{toml}:2: addon "mine": `limit` is missing (add `limit = …`) [missing_key]',
+    ),
+    (
         "class C(AddonConfig):\n    limit: int\n\n\nclass P(Plugin[C]):\n    Config = C\n",
         '{toml}:2: addon "mine": `limit` is missing (add `limit = …`) [missing_key]',
     ),

@@ -134,6 +134,12 @@ async def test_hooks_that_wait_run_as_untraced(plugin):
     assert trace.to_json()["decision"] == "403 no - addon said no in authorize: No."
 
 
+async def test_a_result_of_a_wrong_type_is_told_as_one():
+    exchange, trace, _ = await traced(Use(plugin_with("route", lambda *_: "blue"), name="bad"))
+    assert exchange.denial.status == 500
+    assert trace["decision"] == "500 plugin_invalid_output - bad returned str in route"
+
+
 async def test_steps_that_did_not_run_say_why():
     first = plugin_with("authenticate", lambda *_: Principal("ada"))
     second = plugin_with("authenticate", lambda *_: Principal("bob"))

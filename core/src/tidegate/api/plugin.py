@@ -6,7 +6,17 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    cast,
+    get_args,
+    get_origin,
+    overload,
+)
 
 import pluggy
 from typing_extensions import TypeVar
@@ -149,6 +159,9 @@ class Plugin(Generic[C]):
     Life: made with its decoded config, hook `startup(previous)` on each worker's loop, used
     by exchanges, hook `shutdown` when the last exchange that holds it has ended. On a reload
     an addon whose configuration did not change keeps its instance.
+
+    Attributes:
+        Config: the class of its options; what stands in `Plugin[…]`, if it is not set.
     """
 
     Config: ClassVar[type[AddonConfig]] = AddonConfig
@@ -157,6 +170,13 @@ class Plugin(Generic[C]):
 
     config: C
     context: AddonContext
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        for base in vars(cls).get("__orig_bases__", ()):
+            named = get_args(base) if get_origin(base) is Plugin else ()
+            if named and isinstance(named[0], type) and "Config" not in vars(cls):
+                cls.Config = named[0]
 
     def __init__(self, config: C, context: AddonContext) -> None:
         self.config = config

@@ -156,7 +156,7 @@ class Trace:
             told = f"{denial.status} {denial.code}"
             if exchange.failed_addon:
                 last = next((e for e in reversed(self.entries) if e.result == "raised"), None)
-                how = f"raised {last.detail} in {last.hook}" if last else "failed"
+                how = _failure(last) if last else "failed"
                 return f"{told} - {exchange.failed_addon} {how}"
             said = next((e for e in reversed(self.entries) if e.result == "denial"), None)
             if said is None or said.detail.partition(":")[0] != denial.code:
@@ -261,3 +261,9 @@ class Traces:
             {name: trace.to_json()[name] for name in wanted}
             for trace in reversed(self._traces.values())
         ]
+
+
+def _failure(entry: Entry) -> str:
+    """What a hook did wrong: raised an error, or returned what it may not."""
+    verb = "" if entry.detail.startswith("returned ") else "raised "
+    return f"{verb}{entry.detail} in {entry.hook}"
