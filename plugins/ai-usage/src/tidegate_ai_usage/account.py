@@ -32,12 +32,13 @@ class Account:
         asked: the provider that the host is of, or None.
         model: as the answer says, else as it was asked for.
         usage, estimated, finish: hold once settled.
+        told: whether a translator has read the whole answer, and found its usage in it.
         uncounted: the words whose tokens are only roughly known, for `count`; or None.
     """
 
     __slots__ = (
         "api", "asked", "cached", "cost", "estimated", "failed", "finish", "model", "provider",
-        "reader", "settled", "uncounted", "usage", "waiting",
+        "reader", "settled", "told", "uncounted", "usage", "waiting",
     )  # fmt: skip
 
     def __init__(self, api: Api) -> None:
@@ -54,6 +55,7 @@ class Account:
         self.cached = False
         self.failed = False
         self.settled = False
+        self.told = False
         self.uncounted: Uncounted | None = None
         self.waiting: Any = None
 
@@ -71,6 +73,7 @@ class Account:
         response = exchange.response
         answered = response is not None and response.data.status_code < 400
         whole = exchange.outcome in ("", "answered") and (reader is None or reader.complete)
+        whole = whole or self.told
         said = call.usage if call is not None else None
         ended = call is not None and (call.finish or not call.request.stream)
         if said is not None and call is not None and whole and ended:

@@ -101,9 +101,9 @@ class AiUsage(Plugin[AiUsageConfig]):
     @hook
     def cache_store(self, exchange: Exchange) -> BodySink | None:
         """Watch the answer pass."""
-        account = exchange.stash.get(ACCOUNT)
+        stash = exchange.stash
+        account, call = stash.get(ACCOUNT), stash.get(AI_CALL)
         if account is None:
-            call = exchange.stash.get(AI_CALL)
             if call is None:
                 return None
             account = self._open(exchange, Api(call.format, "chat"))
@@ -111,6 +111,10 @@ class AiUsage(Plugin[AiUsageConfig]):
         data = exchange.response.data
         if data.status_code >= 400:
             return None
+        if call is not None and call.usage is not None and data.content is not None:
+            account.told = not call.request.stream
+            if account.told:
+                return None
         fields = data.headers.fields
         kind, raw = b"", {}
         for name, value in fields:
