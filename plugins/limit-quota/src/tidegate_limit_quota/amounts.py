@@ -16,6 +16,8 @@ from tidegate.api.formats import (
     AiUsage,
     ai_call,
     endpoint_call,
+    find_format,
+    format_names,
     inbound_endpoint,
     inbound_format,
 )
@@ -62,6 +64,12 @@ def asked(exchange: Exchange) -> Asked | None:
     found = None if models is None else models.find(model)
     most = call.request.max_tokens if chat else 0
     return Asked(model, model if found is None else found.id, prompt, most)
+
+
+def load_formats() -> None:
+    """Load the parsers of calls: a tenth of a second, which no exchange is to pay."""
+    for name in format_names():
+        find_format(name)
 
 
 @lru_cache(maxsize=16_384)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from tidegate.api import AddonContext, Body, Denial, ErrorCode, Exchange, Node, Plugin, hook
 from tidegate.api.exchange import StashKey
 
-from .amounts import Asked, asked, estimate, matches, truth
+from .amounts import Asked, asked, estimate, load_formats, matches, truth
 from .config import LimitConfig, LimitQuotaConfig
 from .leases import Lease, Leases
 from .memory import MemoryBackend
@@ -132,8 +132,10 @@ class LimitQuota(Plugin[LimitQuotaConfig]):
 
     @hook
     async def startup(self, previous: Plugin[Any] | None) -> None:
-        """Connect to the broker."""
+        """Connect to the broker, and load what the first call would have to wait for."""
         self.leases.start()
+        if self._of_models:
+            await asyncio.to_thread(load_formats)
         try:
             async with asyncio.timeout(CONNECT):
                 await self.leases.up.wait()
