@@ -186,7 +186,8 @@ def added(
         print(
             "\nCall it, where `tidegate up` runs:\n\n"
             "  curl http://127.0.0.1:8080/v1/chat/completions \\\n"
-            '    -H "Authorization: Bearer $TIDEGATE_KEY" -H "Content-Type: application/json" \\\n'
+            '    -H "Authorization: Bearer $TIDEGATE_API_KEY" \\\n'
+            '    -H "Content-Type: application/json" \\\n'
             f"    -d '{body}'"
         )
 
