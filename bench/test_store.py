@@ -2,7 +2,7 @@
 
 uv run pytest bench/test_store.py -n 0 --benchmark-enable --benchmark-columns=min,median,rounds
 
-10,000 services and 100,000 keys: compiled within 2 s, and off the loop. A key is found within
+10,000 services and 100,000 keys: compiled within 2 s of CPU, in a thread. A key is found within
 2 µs beyond its hash; the hook costs 1 µs.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 from itertools import count
+from time import process_time
 
 import pytest
 from sqlalchemy import insert
@@ -24,7 +25,7 @@ from tidegate.testing import make_exchange
 
 NUMBERS = count()
 SERVICES, KEYS, APPLICATIONS, TEAMS = 10_000, 100_000, 5_000, 100
-STAMPS = {"revision": 1, "created": 1.0, "updated": 1.0}
+STAMPS = {"revision": 0, "created": 1.0, "updated": 1.0}
 
 
 def team(number):
@@ -71,6 +72,7 @@ def plugin(tmp_path_factory):
     store.database.close()
 
 
+@pytest.mark.benchmark(timer=process_time)
 def test_compile(benchmark, plugin):
     def compiled():
         with plugin.store.database.read() as connection:
@@ -82,6 +84,7 @@ def test_compile(benchmark, plugin):
     assert snapshot.grant("a4999", "s4999") is not None
 
 
+@pytest.mark.benchmark(timer=process_time)
 def test_compile_after_a_change(benchmark, plugin):
     """One key is revoked: the rest is taken over."""
     store = plugin.store
