@@ -17,7 +17,10 @@ import orjson
 SOCKET: Final = "broker.sock"
 LONGEST_PATH: Final = 100
 """Bytes of a socket's address are 108 at most (unix(7))."""
-LINE: Final = 16 * 1024 * 1024
+LINE: Final = 64 * 1024 * 1024
+"""Bytes of a message at most: some 100 for each lease that has changed."""
+UNREAD: Final = 1024 * 1024
+"""Bytes that a worker keeps for a broker that does not read."""
 
 
 @dataclass(slots=True)
@@ -159,8 +162,13 @@ class BrokerBackend:
         self._task = asyncio.create_task(self._run(receiver))
 
     def ask(self, asks: list[Ask]) -> None:
-        if self._writer is not None:
-            self._writer.write(dumps({"leases": [values_of_ask(one) for one in asks]}))
+        writer = self._writer
+        if writer is None:
+            return
+        if writer.transport.get_write_buffer_size() > UNREAD:
+            writer.transport.abort()  # it hangs; the next connection says everything again
+        else:
+            writer.write(dumps({"leases": [values_of_ask(one) for one in asks]}))
 
     async def stop(self) -> None:
         if self._writer is not None:
@@ -179,22 +187,23 @@ class BrokerBackend:
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, self.LONGEST_RETRY)
                 continue
-            wait = self.RETRY
             writer.write(dumps(self._greeting))
             self._writer = writer
             try:
                 while line := await reader.readline():
                     message = orjson.loads(line)
                     if "broker" in message:
+                        wait = self.RETRY
                         receiver.connected(message["broker"])
                     else:
                         deliver(message, receiver)
-            except (OSError, ValueError):
-                pass
+            except (OSError, ValueError, TypeError):
+                pass  # cut off, or no broker of ours: connect again
             finally:
                 self._writer = None
                 self._lost_at = time.monotonic()
                 writer.close()
+            await asyncio.sleep(wait)
 
 
 def deliver(message: dict[str, Any], receiver: Receiver) -> None:

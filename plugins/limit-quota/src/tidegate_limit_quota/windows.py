@@ -29,13 +29,14 @@ FOREVER: Final = 1 << 53
 class Window:
     """The slots of a window. `length` "" has one that never ends: limits of what is in progress."""
 
-    __slots__ = ("_fixed", "_zone", "length", "rolling")
+    __slots__ = ("_fixed", "_last", "_zone", "length", "rolling")
 
     def __init__(self, length: str, *, rolling: bool = False, zone: str = "UTC") -> None:
         self.length = length
         self.rolling = rolling
         self._zone: tzinfo = UTC if zone == "UTC" else ZoneInfo(zone)
         self._fixed = 0
+        self._last = (0, 0)
         if rolling:
             self._fixed = SECONDS[length] // SLOTS
         elif length in ("second", "minute", "hour"):
@@ -48,9 +49,12 @@ class Window:
         if self._fixed:
             start = int(now // self._fixed) * self._fixed
             return start, start + self._fixed
-        day = datetime.fromtimestamp(now, self._zone).date()
-        first, after = self._period(day)
-        return self._midnight(first), self._midnight(after)
+        last = self._last
+        if not last[0] <= now < last[1]:
+            day = datetime.fromtimestamp(now, self._zone).date()
+            first, after = self._period(day)
+            last = self._last = self._midnight(first), self._midnight(after)
+        return last
 
     def counted(self, now: float) -> int:
         """The start of the oldest slot that counts at this time."""
