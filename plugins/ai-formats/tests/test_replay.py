@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 from tidegate_ai_formats.model import Request
@@ -86,3 +87,17 @@ def test_a_refusal_is_told_from_an_answer():
     )
     answer = get_format("openai-chat").read_answer(body, stream=False)
     assert answer.finishes == ("refusal",)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_declines_in_words_ends_as_a_refusal_for_anthropics_callers(stream):
+    message = {"role": "assistant", "content": None, "refusal": "No."}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    said = json.dumps({"id": "c", "model": "m", "choices": [choice]}).encode()
+    answer = get_format("openai-chat").read_answer(said, stream=False)
+    messages = get_format("anthropic-messages")
+    request = messages.parse_request({"model": "m", "messages": [], "stream": stream})
+    _, body = messages.write_answer(answer, request, stream=stream)
+    heard = messages.read_answer(body, stream=stream)
+    assert heard.candidates[0].parts[0].text == "No."
+    assert heard.finishes == ("refusal",)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tidegate_ai_formats.losses import Failure, Losses, kind_of
-from tidegate_ai_formats.model import Candidate, Finish, FinishReason, Json, Response, Usage
+from tidegate_ai_formats.model import (
+    Candidate,
+    Finish,
+    FinishReason,
+    Json,
+    Part,
+    Refusal,
+    Response,
+    Usage,
+)
 from tidegate_ai_formats.wire import count, take_dict, take_list, take_str
 
 from .blocks import FAMILY, parse_block, write_answer
@@ -103,15 +112,21 @@ def write_usage(usage: Usage | None) -> Json:
     return out
 
 
-def write_finish(finish: Finish | None, *, same: bool) -> str | None:
-    """The word for why it ended."""
+def write_finish(finish: Finish | None, *, same: bool, refused: bool = False) -> str | None:
+    """The word for why it ended; `refused`: the model has declined in words."""
     if finish is None:
         return None
+    if refused and finish.reason == "stop":
+        return "refusal"  # those words are text here: this alone tells what they are
     if same and finish.native:
         return finish.native
     if finish.reason == "stop_sequence" and finish.stop is None:
         return "end_turn"  # without the sequence the word would promise too much
     return _NATIVE[finish.reason]
+
+
+def _declines(parts: list[Part]) -> bool:
+    return Refusal in map(type, parts)
 
 
 def write_response(response: Response, losses: Losses) -> Json:
@@ -127,7 +142,7 @@ def write_response(response: Response, losses: Losses) -> Json:
         "role": "assistant",
         "model": response.model,
         "content": write_answer(one.parts, losses, same=same),
-        "stop_reason": write_finish(finish, same=same),
+        "stop_reason": write_finish(finish, same=same, refused=_declines(one.parts)),
         "stop_sequence": finish.stop if finish else None,
         "usage": write_usage(response.usage),
     }

@@ -42,6 +42,7 @@ class AnthropicStreamWriter(StreamWriter):
         self._same = False
         self._usage: Usage | None = None
         self._finish: Finish | None = None
+        self._refused = False
         self._part: Part | None = None
         self._count = 0
         self._open = False
@@ -117,6 +118,7 @@ class AnthropicStreamWriter(StreamWriter):
         self._part = part
         if isinstance(part, Text | Refusal):
             text, part.text = part.text, ""
+            self._refused = self._refused or isinstance(part, Refusal)
             if text or self._same:
                 self._open_text(out)
             if text:
@@ -213,7 +215,7 @@ class AnthropicStreamWriter(StreamWriter):
     def _end(self, out: list[SseEvent]) -> None:
         finish = self._finish
         delta = {
-            "stop_reason": write_finish(finish, same=self._same),
+            "stop_reason": write_finish(finish, same=self._same, refused=self._refused),
             "stop_sequence": finish.stop if finish else None,
         }
         usage = write_usage(self._usage)
