@@ -137,6 +137,7 @@ async def test_later_parts_of_a_stream_are_in_the_kept_trace(tmp_path: Path, car
             answer = await client.get("/v1/x", headers={**ASK, "x-who": "ada"})
             assert "data: one\n\n" in answer.text
             assert "transform_event" not in answer.headers["x-tidegate-explain"]
+            assert f":{origin.port} |" in answer.headers["x-tidegate-explain"], "who answers"
             trace = await trace_of(gateway, answer)
             assert trace is not None
             step = entries(trace)["transform_event", "policy"]

@@ -140,6 +140,14 @@ async def test_a_result_of_a_wrong_type_is_told_as_one():
     assert trace["decision"] == "500 plugin_invalid_output - bad returned str in route"
 
 
+async def test_transforms_of_an_answer_from_a_cache_are_told_too():
+    cache = plugin_with("cache_lookup", lambda *_: http.Response.make(200))
+    status = plugin_with("transform_response", lambda _, e: setattr(e.response, "status_code", 203))
+    _, trace, _ = await traced(Use(status, name="status"), Use(cache, name="cache"))
+    assert trace["decision"] == "203 - answered from the cache of cache"
+    assert step_of(trace, "transform_response", "status")["changed"] == ["status 200→203"]
+
+
 async def test_steps_that_did_not_run_say_why():
     first = plugin_with("authenticate", lambda *_: Principal("ada"))
     second = plugin_with("authenticate", lambda *_: Principal("bob"))

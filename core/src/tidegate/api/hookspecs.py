@@ -104,6 +104,8 @@ class HookSpecs:
     def cache_lookup(self, exchange: Exchange) -> Maybe[http.Response]:
         """Answer from memory. The response transforms then run as for a fresh answer.
 
+        They change it: give a response of its own each time, not the one that is kept.
+
         A plain `def` may return a coroutine where there is something to wait for, such as the
         same answer on its way for another: most exchanges then need no task.
         `exchange.request.headers` may be changed for the upstream (conditions), and

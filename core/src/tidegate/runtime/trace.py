@@ -173,7 +173,8 @@ class Trace:
         if exchange.answered_by is not None:
             step = exchange.answered_by
             return f"{status} - answered here by {step.addon} in {step.hook}"
-        name = exchange.attempts[-1].upstream.name if exchange.attempts else "upstream"
+        upstream = exchange.attempts[-1].upstream if exchange.attempts else exchange.upstream
+        name = "upstream" if upstream is None else upstream.name  # a stream's attempt still lasts
         return f"{status} - answered by {name}"
 
     def _reasons(self, hook: str) -> str:

@@ -95,6 +95,8 @@ class TracingPipeline(Pipeline):
 
         self.steps = wrapped(plain.steps)
         self.transforms = wrapped(plain.transforms)
+        told = {s.addon: s for s in self.transforms if s.hook == "transform_response"}
+        self.after_cache = tuple(told[step.addon] for step in plain.after_cache)
         self.events = wrapped(plain.events)
         self.logs = wrapped(plain.logs)
         order = (*plain.steps, *plain.transforms, *plain.events, *plain.logs)

@@ -11,9 +11,17 @@ from mitmproxy import http
 
 from tidegate.api import Exchange, Principal
 from tidegate.testing.exchanges import make_answer, make_exchange
+from tidegate.testing.faults import plugin_with
 from tidegate.testing.harness import Cut, Harness
 
 from .base import Contract
+
+
+def _append(_: Any, exchange: Exchange) -> None:
+    """What a response transform of another addon does."""
+    assert exchange.response is not None
+    exchange.response.headers.add("x-appended", "1")
+
 
 CANARY: Final = "tg-canary-5e884898da28"
 """A secret that no log may hold."""
@@ -147,6 +155,16 @@ class CacheContract(Contract):
             harness.answer = self.cacheable_answer()
             again = await harness.send(self.cacheable_exchange())
             assert not again.from_cache
+
+    async def test_what_others_change_of_an_answer_is_not_kept(self) -> None:
+        changer = plugin_with("transform_response", _append)
+        answer = self.cacheable_answer()
+        async with Harness(changer, *self.others(), self.use(), answer=answer) as harness:
+            for _ in range(3):
+                exchange = await harness.send(self.cacheable_exchange())
+                assert exchange.response is not None
+                times = len(exchange.response.headers.get_all("x-appended"))
+                assert times == 1, "cache_lookup must give a response of its own each time"
 
     async def test_in_shadow_nothing_is_answered_from_the_cache(self) -> None:
         async with self.harness("shadow", answer=self.cacheable_answer()) as harness:
