@@ -11,10 +11,10 @@ from aioquic.h3.connection import ErrorCode, Setting
 
 from tidegate.api import Exchange, Plugin, Upstream, hook, upstream_from_url
 from tidegate.testing import ScriptedUpstream
-from tidegate.testing.script import body, head
+from tidegate.testing.script import body, chunk, head, last_chunk
 
 from .http3 import Client, client
-from .http3_node import Front, eventually
+from .http3_node import Front, ended, eventually
 
 
 async def test_a_request_meets_the_hooks_and_goes_on_by_tcp(
@@ -57,6 +57,32 @@ async def test_long_fields_of_an_answer_arrive(
     node = await front3()
     async with node.connect() as h3:
         assert (await h3.get()).heads[0][b"x-long"] == b"y" * 9000
+
+
+async def test_events_come_one_by_one(front3: Front, http3_origin: ScriptedUpstream) -> None:
+    go_on = asyncio.Event()
+
+    async def wait(_: Any) -> None:
+        await go_on.wait()
+
+    sse = head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+    script = [sse, chunk(b"data: 1\n\n"), wait, chunk(b"data: 2\n\n"), last_chunk()]
+    http3_origin.handle(lambda _: script)
+    node = await front3()
+    async with node.connect() as h3:
+        _, stream = h3.open()
+        await h3.until(lambda: stream.body == b"data: 1\n\n")
+        go_on.set()
+        await h3.until(lambda: stream.ended)
+        assert stream.body == b"data: 1\n\ndata: 2\n\n"
+
+
+async def test_a_node_that_stops_tells_its_clients(front3: Front) -> None:
+    node = await front3()
+    async with node.connect() as h3:
+        assert (await h3.get()).status == 200
+        await node.engine.stop()
+        assert await ended(h3) == ErrorCode.H3_NO_ERROR
 
 
 # -- what is over is forgotten ----------------------------------------------------------------

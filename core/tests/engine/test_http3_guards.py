@@ -143,6 +143,17 @@ async def test_a_malformed_request_ends_its_stream_alone(
     assert len(http3_origin.requests) == 1
 
 
+async def test_a_stream_that_was_reset_may_still_be_stopped(front3: Front) -> None:
+    """Both ends may give a stream up at once. aioquic fails an assertion there."""
+    node = await front3()
+    async with node.connect() as h3:
+        stream_id, stream = h3.head(GET, end=False)
+        await h3.until(lambda: stream.reset is not None)
+        h3.quic.stop_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+        h3.transmit()
+        assert (await h3.get()).status == 200
+
+
 @pytest.mark.parametrize(
     ("kind", "data", "end", "code"),
     [

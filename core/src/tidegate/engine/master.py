@@ -34,6 +34,7 @@ from .lanes import Lane
 from .modes import Proxies
 from .passing import NextLayer
 from .policies import Policies
+from .quic_handler import QuicHandler
 from .refusals import Refusals
 from .tls import TlsConfig
 from .wireguard import ensure_keys
@@ -50,6 +51,9 @@ OPTIONS: Final[dict[str, Any]] = {
     "validate_inbound_headers": True,
     "websocket": True,
 }
+
+SENT: Final = 0.1
+"""Seconds that a last datagram may take to leave."""
 
 type Entry = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
@@ -137,7 +141,13 @@ class Master(mitmproxy.master.Master):
         self.runtime.counters.add(name)
 
     async def stop_servers(self) -> None:
-        """Close every port of ours."""
+        """Close every port of ours. What came by UDP ends with its port, and is told so."""
+        ended = [handler for handler in self.handlers if isinstance(handler, QuicHandler)]
+        for handler in ended:
+            handler.end_calls()
+            handler.close()
+        if ended:
+            await asyncio.sleep(SENT)
         await self.proxies.servers.update(())
 
     @property

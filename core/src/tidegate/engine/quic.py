@@ -21,7 +21,7 @@ from aioquic.quic.connection import (
     QuicConnection,
     QuicConnectionError,
 )
-from aioquic.quic.packet import QuicFrameType
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import AlertDescription
 from mitmproxy import ctx
@@ -214,7 +214,10 @@ class Connection(QuicConnection):
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
         """As aioquic's, of a client that may not waste our time."""
         before = len(self._events)
-        super().receive_datagram(data, addr, now)
+        try:
+            super().receive_datagram(data, addr, now)
+        except AssertionError as failure:  # what aioquic takes for granted of a frame
+            self.close(error_code=QuicErrorCode.PROTOCOL_VIOLATION, reason_phrase=str(failure))
         brought = islice(self._events, before, None)
         if any(isinstance(event, quic_events.StreamDataReceived) for event in brought):
             return
@@ -225,6 +228,16 @@ class Connection(QuicConnection):
         """As aioquic's: what is sent is acknowledged, and widens windows."""
         self._glitches.earn(1 + 2 * len(data) / DATAGRAM)
         super().send_stream_data(stream_id, data, end_stream)
+
+    def _handle_stop_sending_frame(self, context: Any, frame_type: int, buf: Any) -> None:
+        """As aioquic's, which fails where we have reset the stream already."""
+        start = buf.tell()
+        stream = self._streams.get(buf.pull_uint_var())
+        if stream is not None and stream.sender._reset_error_code is not None:
+            buf.pull_uint_var()  # why it is to be stopped
+            return
+        buf.seek(start)
+        super()._handle_stop_sending_frame(context, frame_type, buf)
 
     def _costly(self, handle: Callable[..., None], context: Any, kind: int, buf: Any) -> None:
         if not self._glitches.spend(1):
@@ -263,7 +276,10 @@ class ClientQuic(ClientQuicLayer):
         """As mitmproxy's, within bounds; says which TLS alert a client sent."""
         if len(self.handshake_datagram_buf) >= HELLO:
             return False, "the ClientHello is too long"
-        done, error = yield from super().receive_handshake_data(data)
+        try:
+            done, error = yield from super().receive_handshake_data(data)
+        except AssertionError as failure:  # what aioquic takes for granted of a datagram
+            return False, str(failure)
         end = self.quic._close_event if self.quic is not None else None
         if error is not None and end is not None and end.error_code in _CRYPTO_ERRORS:
             error = _alert(end.error_code - 0x100)
