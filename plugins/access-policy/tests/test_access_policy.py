@@ -10,6 +10,7 @@ from tidegate_access_policy import AccessPolicy, AccessPolicyConfig
 from tidegate_access_policy.expression import Expression, ExpressionError
 
 from tidegate.api import AddonContext, Client, Denial, Plugin, Principal, hook
+from tidegate.api.formats import format_names
 from tidegate.testing import Use, make_exchange
 from tidegate.testing.contracts import AuthorizeContract, PluginContract
 
@@ -149,6 +150,9 @@ def test_networks(tmp_path, address, allowed):
         assert (code(plugin, ask(address=address)) == "passes") is allowed
 
 
+FORMATS = pytest.mark.skipif(
+    not format_names(), reason="needs tidegate-ai-formats: uv pip install tidegate-ai-formats"
+)
 OFFICE = {"days": ["mon-fri"], "from": "08:00", "to": "18:00", "zone": "Europe/Berlin"}
 NIGHT = {"days": ["fri"], "from": "22:00", "to": "06:00", "zone": "Europe/Berlin"}
 
@@ -175,6 +179,7 @@ def test_hours(tmp_path, window, when, is_open):
     assert code(plugin, ask(now=now)) == ("passes" if is_open else "outside_hours")
 
 
+@FORMATS
 @pytest.mark.parametrize(
     ("path", "body", "allowed"),
     [
@@ -194,6 +199,18 @@ def test_models(tmp_path, path, body, allowed):
     plugin = addon(tmp_path, {"models": ["openai/gpt-*", "embed"]})
     exchange = ask("POST", path, body=body)
     assert code(plugin, exchange) == ("passes" if allowed else "model_not_allowed")
+
+
+@FORMATS
+def test_an_expression_sees_the_model(tmp_path):
+    plugin = addon(tmp_path, {"when": 'model == "" || model == "gpt-5"'})
+    calls = [
+        ask("POST", "/v1/chat/completions", body={"model": m, "messages": []})
+        for m in ("gpt-5", "o3")
+    ]
+    assert [code(plugin, exchange) for exchange in (ask(), *calls)] == [
+        "passes", "passes", "policy_denied",
+    ]  # fmt: skip
 
 
 def test_bodies_are_gathered_only_where_a_rule_asks_for_models():
@@ -219,7 +236,7 @@ def test_bodies_are_gathered_only_where_a_rule_asks_for_models():
         ('method == "GET" && path.startsWith("/v1/") && host == "api.test"', True),
         ('query.tag == ["a", "b"] && !("x" in query)', True),
         ("anonymous", False),
-        ('address == "10.1.2.3" && model == ""', True),
+        ('address == "10.1.2.3"', True),
         ('now < timestamp("2025-06-16T00:00:00Z")', True),
         ("now.getDayOfWeek() == 0 && now.getHours() == 12", True),
         ('roles.exists(r, r.matches("^re.*r$"))', True),
