@@ -234,6 +234,15 @@ async def test_the_body_is_the_one_that_was_signed(sent, wanted):
         assert len(harness.sent) == (wanted is None)
 
 
+async def test_a_body_that_no_head_announced_is_refused():
+    async with Harness(Use(AuthHmac, {"keys": [KEY]})) as harness:
+        exchange = signed()
+        exchange.request.data.content = b"slipped in, as HTTP/2 lets one"
+        await harness.send(exchange)
+        assert exchange.denial.code == "content_digest_mismatch"
+        assert (await harness.send(signed())).outcome == "answered"
+
+
 async def test_bodies_stream_where_they_are_not_compared():
     needs = AuthHmac.authorize.tidegate_hook.needs
     config = AuthHmacConfig.model_validate({"keys": [KEY], "digest": False})

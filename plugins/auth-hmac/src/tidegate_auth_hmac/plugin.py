@@ -131,8 +131,8 @@ class AuthHmac(Plugin[AuthHmacConfig]):
         if principal is None or not right or not self._covered(signature, exchange):
             return self._denied(INVALID)
         denial = self._untimely(signature, exchange.now)
-        if denial is None and has_body(exchange):
-            exchange.stash[_EXPECTED] = digests(exchange)
+        if denial is None:
+            exchange.stash[_EXPECTED] = digests(exchange) if has_body(exchange) else {}
         return denial or principal
 
     def _covered(self, signature: Signature, exchange: Exchange) -> bool:
@@ -163,8 +163,10 @@ class AuthHmac(Plugin[AuthHmacConfig]):
     def authorize(self, exchange: Exchange) -> Denial | None:
         """Deny a body that is not the one that was signed."""
         expected = exchange.stashed(_EXPECTED) if self.config.digest else None
-        # What is signed are the bytes on the wire, whatever their coding (RFC 9530 §2).
-        if expected is None or digests_match(exchange.request.data.content or b"", expected):
+        # What is signed are the bytes on the wire, whatever their coding (RFC 9530 §2). One that
+        # no head announced (HTTP/2 needs no length) has no digest: it is refused here.
+        content = exchange.request.data.content or b""
+        if expected is None or digests_match(content, expected) or not (content or expected):
             return None
         return DIGEST.denial()
 
