@@ -198,7 +198,11 @@ async def test_revoked_certificates_end_at_once_and_lists_are_read_again(tmp_pat
     assert "crl.pem" in caplog.text
 
 
-@pytest.mark.parametrize("content", [None, b"", b"nonsense", crl(1)[:100]])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"nonsense", crl(1)[:100]],
+    ids=["missing", "empty", "nonsense", "cut"],
+)
 async def test_a_file_that_can_not_be_read_refuses_to_load(tmp_path, content):
     if content is not None:
         (tmp_path / "crl.pem").write_bytes(content)
