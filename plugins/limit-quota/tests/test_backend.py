@@ -71,3 +71,17 @@ async def test_with_no_broker_an_exchange_does_not_wait(tmp_path):
     outcome, _ = await asyncio.wait_for(leases.acquire(0, "", 1, float("inf")), 10)
     assert outcome == "outage"
     await backend.stop()
+
+
+async def test_what_was_spent_on_a_lease_that_is_gone_is_told_with_the_next(tmp_path):
+    _, leases = backend_of(tmp_path / "nobody")
+    lost = leases.lease(0, "ada", 0.0)
+    lost.acknowledged = True
+    lost.available -= 5  # while the broker was away
+    leases.settle(lost, 5, 5)
+    leases.gone(lost.id)
+    fresh = leases.current[0, "ada"]
+    assert fresh is not lost
+    assert (fresh.used, fresh.available) == (5, -5)
+    leases.gone(lost.id)
+    assert leases.current[0, "ada"].used == 5

@@ -188,14 +188,18 @@ class Leases:
             self.changed[lease] = None
         if lease.waiters:
             lease.wake("again")
-        if lease.dead:  # the backend took all it held for spent; it hears of what is beyond that
-            beyond = lease.used - max(0, lease.granted - lease.returned)
-            if beyond > 0:
-                lease.granted += beyond
-                now = self.lease(lease.limit, lease.key, time.monotonic())
-                now.used += beyond
-                now.available -= beyond
-                self.changed[now] = None
+        if lease.dead:
+            self._carry_over(lease)
+
+    def _carry_over(self, dead: Lease) -> None:
+        """The backend took all that a lease held for spent; it hears of what is beyond that."""
+        beyond = dead.used - max(0, dead.granted - dead.returned)
+        if beyond > 0:
+            dead.granted += beyond
+            lease = self.lease(dead.limit, dead.key, time.monotonic())
+            lease.used += beyond
+            lease.available -= beyond
+            self.changed[lease] = None
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -320,6 +324,7 @@ class Leases:
             found.dead = True
             if self.current.get((found.limit, found.key)) is found:
                 del self.current[found.limit, found.key]
+            self._carry_over(found)
             found.wake("again")
 
     def failed(self, lease: str, number: int) -> None:

@@ -133,6 +133,7 @@ class Ledger:
             account.forget(terms.window.counted(now))
             lease = self.leases[id] = Lease(id, account, terms.window.slot(now)[0])
             account.leases[id] = lease
+            self.records.append(lease.record())
         return lease
 
     def report(self, lease: Lease, returned: int, used: int) -> None:
