@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import mitmproxy.master
+import mitmproxy_rs
 from mitmproxy import hooks, http, options
 from mitmproxy.addons import core, dns_resolver
 from mitmproxy.connection import Client
@@ -54,6 +56,9 @@ OPTIONS: Final[dict[str, Any]] = {
 
 SENT: Final = 0.1
 """Seconds that a last datagram may take to leave."""
+
+CLOSED: Final = 1.0
+"""Seconds that ports which mitmproxy_rs has opened may take to close."""
 
 type Entry = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
@@ -148,7 +153,19 @@ class Master(mitmproxy.master.Master):
             handler.close()
         if ended:
             await asyncio.sleep(SENT)
+        native = [
+            server
+            for instance in self.proxies.servers
+            for server in getattr(instance, "_servers", ())
+            if isinstance(
+                server, mitmproxy_rs.udp.UdpServer | mitmproxy_rs.wireguard.WireGuardServer
+            )
+        ]
         await self.proxies.servers.update(())
+        with suppress(TimeoutError):  # a thread of theirs that outlives the loop crashes the exit
+            async with asyncio.timeout(CLOSED):
+                for server in native:
+                    await server.wait_closed()
 
     @property
     def handlers(self) -> list[Handler]:
