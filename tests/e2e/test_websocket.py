@@ -34,9 +34,7 @@ class Look(Plugin):
         return event
 """
 
-needs_kosoku = pytest.mark.skipif(
-    not KOSOKU.exists(), reason="uv sync"
-)
+needs_kosoku = pytest.mark.skipif(not KOSOKU.exists(), reason="uv sync")
 
 
 def answer(peer: WSConnection, event: events.Event) -> bytes:

@@ -198,7 +198,6 @@ class RouteTable[T]:
         allowed = {method for leaf in refused for method in leaf.by_method}
         return NotAllowed(tuple(sorted(allowed))) if allowed else None
 
-
     def _remember(self, head: tuple[str, str, str], match: Match[T]) -> Match[T]:
         if len(self._seen) >= REMEMBERED:
             self._seen.clear()
