@@ -48,7 +48,7 @@ def errors() -> str:
             "",
             "On the paths of model APIs (`/v1/chat/completions`, `/v1/messages`, …) errors have",
             "the shape of that API, so that its official clients raise their own exceptions; the",
-            "code and the request id stand beside it, and cut streams end with its own error event.",
+            "code and the request id stand beside it; cut streams end with its own error event.",
             "",
             "| code | status | message | from |",
             "| --- | --- | --- | --- |",
