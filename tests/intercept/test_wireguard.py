@@ -36,6 +36,8 @@ pytestmark = [
 ]
 
 GATEWAY, PORT = "10.7.1.1", 51820
+DEVICE = f"wg{os.getpid()}"
+"""Its control socket is in the file system, which namespaces share: one name per process."""
 INSIDE, INSIDE6, NAMESERVER = "10.0.0.1", "fd00:9::1", "10.0.0.53"
 HELLO = "hello from the origin"
 SIZE, GROWTH = 32 * 1024 * 1024, 16 * 1024 * 1024
@@ -51,7 +53,7 @@ class Tunnel:
         self.network = network
         self.netns = network.client + "w"
         self.process = subprocess.Popen(
-            network.within(network.client, "wireguard-go", "-f", "wg0"),
+            network.within(network.client, "wireguard-go", "-f", DEVICE),
             env={**CLEAN, "LOG_LEVEL": "error"},
         )
         try:
@@ -65,26 +67,27 @@ class Tunnel:
         private.write_text(keys["client_key"])
         public = subprocess.check_output(["wg", "pubkey"], input=keys["server_key"], text=True)
         outer = self.network.client
-        wg = f"wg set wg0 private-key {private} peer {public.strip()} allowed-ips 0.0.0.0/0,::/0"
+        peer = f"peer {public.strip()} allowed-ips 0.0.0.0/0,::/0"
+        wg = f"wg set {DEVICE} private-key {private} {peer}"
         etc = Path("/etc/netns", self.netns)
         etc.mkdir(parents=True)
         (etc / "resolv.conf").write_text(f"nameserver {NAMESERVER}\n")
         (etc / "hosts").write_text("127.0.0.1 localhost\n")
         end = time.monotonic() + 10
-        shown = self.network.within(outer, "ip", "link", "show", "wg0")
+        shown = self.network.within(outer, "ip", "link", "show", DEVICE)
         while subprocess.run(shown, capture_output=True, check=False).returncode:
             assert time.monotonic() < end
             time.sleep(0.02)
         for command in (
             f"ip netns add {self.netns}",
             f"ip netns exec {outer} {wg} endpoint {GATEWAY}:{PORT}",
-            f"ip -n {outer} link set wg0 netns {self.netns}",
-            f"ip -n {self.netns} addr add {INSIDE}/32 dev wg0",
-            f"ip -n {self.netns} addr add {INSIDE6}/128 dev wg0 nodad",
+            f"ip -n {outer} link set {DEVICE} netns {self.netns}",
+            f"ip -n {self.netns} addr add {INSIDE}/32 dev {DEVICE}",
+            f"ip -n {self.netns} addr add {INSIDE6}/128 dev {DEVICE} nodad",
             f"ip -n {self.netns} link set lo up",
-            f"ip -n {self.netns} link set wg0 up",
-            f"ip -n {self.netns} route add default dev wg0",
-            f"ip -n {self.netns} -6 route add default dev wg0",
+            f"ip -n {self.netns} link set {DEVICE} up",
+            f"ip -n {self.netns} route add default dev {DEVICE}",
+            f"ip -n {self.netns} -6 route add default dev {DEVICE}",
         ):
             subprocess.run(command.split(), check=True)
 
