@@ -6,17 +6,15 @@ the place of the old text, at once.
 
 from __future__ import annotations
 
-import difflib
-import os
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import tomlkit
 from tomlkit.items import InlineTable
 
+from tidegate.api.edit import Edit, FileChanged, inline, text_of
 from tidegate.runtime.document import addon_name
 from tidegate.runtime.entry import AddonEntry
 from tidegate.runtime.problems import ConfigError, Problem, nearest
@@ -32,41 +30,21 @@ type Change = Mapping[str, Any]
 """Keys of an addon, and their new values."""
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class CheckedEdit(Edit):
     """A change of a configuration file that was found to be right."""
 
-    file: Path
-    old: str
-    new: str
-
-    @property
-    def diff(self) -> str:
-        """As `diff -u` shows it; "" where nothing changes."""
-        old, new = (text.splitlines(keepends=True) for text in (self.old, self.new))
-        return "".join(difflib.unified_diff(old, new, str(self.file), str(self.file)))
+    __slots__ = ()
 
     def write(self) -> None:
-        """Put the new text in place of the old, whole or not at all. Raises ConfigError."""
-        file = self.file.resolve()  # a symbolic link stays one
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        fresh = Path(name)
+        """See `Edit.write`. Raises ConfigError."""
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-                out.write(self.new)
-                out.flush()
-                os.fsync(out.fileno())
-            fresh.chmod(file.stat().st_mode & 0o7777)
-            if text_of(file) != self.old:
-                text = "the file was changed by another at the same time: try again"
-                raise ConfigError(Problem("config_changed", text, str(self.file)))
-            fresh.replace(file)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
+            super().write()
+        except FileChanged:
+            text = "the file was changed by another at the same time: try again"
+            raise ConfigError(Problem("config_changed", text, str(self.file))) from None
 
 
-def edited(source: Source, name: str, change: Change) -> Edit:
+def edited(source: Source, name: str, change: Change) -> CheckedEdit:
     """The edit that makes `change`. Raises ConfigError where the result would not be right."""
     if source.file == DEFAULT:
         text = "the built-in configuration can't be changed: write an addons.toml"
@@ -82,13 +60,7 @@ def edited(source: Source, name: str, change: Change) -> Edit:
     if any(getattr(entry, key) != value for key, value in change.items()):
         text = f'the change of "{name}" has no effect here: edit the file by hand'
         raise ConfigError(Problem("edit_failed", text, source.file))
-    return Edit(Path(source.file), old, new)
-
-
-def text_of(file: Path) -> str:
-    """The very text of a file, line ends included."""
-    with file.open(encoding="utf-8", newline="") as opened:
-        return opened.read()
+    return CheckedEdit(Path(source.file), old, new)
 
 
 def find_entry(settings: Settings, name: str) -> AddonEntry:
@@ -136,17 +108,6 @@ def _new_table(text: str, path: tuple[str, ...], change: Change) -> str:
     lines = [f"{key} = {tomlkit.item(value).as_string()}" for key, value in change.items()]
     gap = "" if text.endswith("\n") else end
     return gap + end + end.join((f"[{header}]", *lines)) + end
-
-
-def inline(values: Change) -> InlineTable:
-    """An inline table of these, with spaces as people write them."""
-    pairs = (
-        f"{tomlkit.key(key).as_string()} = {tomlkit.item(value).as_string()}"
-        for key, value in values.items()
-    )
-    table: Any = tomlkit.parse(f"x = {{ {', '.join(pairs)} }}")["x"]
-    assert isinstance(table, InlineTable)
-    return table
 
 
 def put(parent: Any, at: Any, change: Change) -> None:

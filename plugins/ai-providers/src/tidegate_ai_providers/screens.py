@@ -10,7 +10,8 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from .editing import Edit
+from tidegate.api.edit import Edit
+
 from .known import Known, models_of
 from .known import known as known_providers
 from .listing import entries
