@@ -71,12 +71,16 @@ async def running(gateway: START, upstream: ScriptedUpstream, carrier: str) -> G
 
 
 def ask_openai(gateway: Gateway, key: str = KEY, path: str = "/v1", tries: int = 1) -> Any:
-    client = openai.AsyncOpenAI(base_url=gateway.url + path, api_key=key, max_retries=tries - 1)
+    client = openai.AsyncOpenAI(
+        base_url=gateway.url + path, api_key=key, max_retries=tries - 1, timeout=60.0
+    )
     return client.chat.completions.create
 
 
 def ask_anthropic(gateway: Gateway, key: str = KEY, tries: int = 1) -> Any:
-    client = anthropic.AsyncAnthropic(base_url=gateway.url, auth_token=key, max_retries=tries - 1)
+    client = anthropic.AsyncAnthropic(
+        base_url=gateway.url, auth_token=key, max_retries=tries - 1, timeout=60.0
+    )
     return client.messages.create
 
 

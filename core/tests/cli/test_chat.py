@@ -121,6 +121,14 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
 
+    def interrupt(self, until: str) -> None:
+        """Press Ctrl-C until that is shown: Python misses one just before it waits for a line."""
+        for _ in range(30):
+            os.killpg(self.process.pid, signal.SIGINT)
+            if select.select([self.fd], [], [], 1.0)[0]:
+                break
+        self.until(until)
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait(10)
@@ -153,8 +161,7 @@ def test_a_conversation_in_a_terminal(terminal: Terminal) -> None:
     terminal.type("/clear\n")
     terminal.until("forgotten")
     terminal.until("> ")
-    os.killpg(terminal.process.pid, signal.SIGINT)  # Ctrl-C at the prompt ends nothing
-    terminal.until("> ")
+    terminal.interrupt("> ")  # Ctrl-C at the prompt ends nothing
     terminal.type("/exit\n")
     assert terminal.process.wait(20) == 0
 

@@ -160,9 +160,9 @@ def test_a_misspelt_verb_is_told_the_right_one(tidegate: Run, config: Path) -> N
     assert "Did you mean 'check'?" in done.stderr
 
 
-def test_help_imports_neither_a_carrier_nor_mitmproxy(env: dict[str, str]) -> None:
+def test_help_of_a_verb_imports_neither_a_carrier_nor_mitmproxy(env: dict[str, str]) -> None:
     code = (
-        "import sys; sys.argv = ['tidegate', '--help']\n"
+        "import sys; sys.argv = ['tidegate', 'up', '--help']\n"
         "from tidegate.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
@@ -171,7 +171,7 @@ def test_help_imports_neither_a_carrier_nor_mitmproxy(env: dict[str, str]) -> No
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
-    assert "check" in done.stdout
+    assert "--workers" in done.stdout
     assert done.stdout.endswith("[]\n")
 
 
@@ -187,8 +187,20 @@ def test_the_supervisor_does_without_uvloop_and_the_proxy(env: dict[str, str]) -
     assert done.stdout == "[]\n"
 
 
+def test_the_help_lists_the_verbs_of_addons_as_far_as_they_can_be_loaded(
+    tidegate: Run, config: Path
+) -> None:
+    config.write_text(config.read_text() + '[[addon]]\nuse = "auth-key"\nform = 7\n')
+    broken = tidegate("--help")
+    assert (broken.returncode, broken.stderr) == (0, "")
+    assert "API keys." not in broken.stdout
+    config.write_text(config.read_text().replace("form = 7", ""))
+    assert "API keys." in tidegate("--help").stdout
+
+
 def test_the_version_is_printed(tidegate: Run) -> None:
     assert tidegate("version").stdout.startswith("tidegate 0.")
+    assert tidegate("--version").stdout == tidegate("version").stdout
 
 
 def test_the_packaged_configuration_is_that_of_the_repository() -> None:

@@ -1,4 +1,4 @@
-"""The command `tidegate`. What a verb needs is imported when it runs: `--help` is quick."""
+"""The command `tidegate`. What a verb needs is imported when it runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="A programmable proxy: one gateway, made of plugins, configured by addons.toml.",
-    epilog="Addons add verbs of their own, such as `tidegate keys`: see `tidegate plugins`.",
+    epilog="The last verbs are those of the addons that are on: see `tidegate plugins`.",
 )
 Config = Annotated[
     Path | None,
@@ -79,6 +79,22 @@ LogFormat = Annotated[
     str, typer.Option(envvar="TIDEGATE_LOG_FORMAT", help="human or json; on standard error.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def before_any_verb(
+    _: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_tell_version, help="As `version`."),
+    ] = False,
+) -> None:
+    """What stands before a verb."""
 
 
 @app.command(
@@ -213,14 +229,15 @@ def one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def add_verbs_of_addons(verb: str) -> None:
-    """Where `verb` is not core's own, let the addons that are on add theirs.
+    """Where `verb` is not core's own, let the addons that are on add theirs; for the help as well.
 
     The configuration is the one that TIDEGATE_CONFIG, TIDEGATE_DEPLOYMENT and TIDEGATE_STATE name.
     """
     commands = [c.callback.__name__ for c in app.registered_commands if c.callback]
     groups = [group.name for group in app.registered_groups if group.name]
     core = [name.replace("_", "-") for name in (*commands, *groups)]
-    if not verb or verb.startswith("-") or verb in core:
+    helped = verb in {"", "-h", "--help"}
+    if not helped and (verb.startswith("-") or verb in core):
         return
     from tidegate.runtime.problems import ConfigError, nearest
 
@@ -233,7 +250,7 @@ def add_verbs_of_addons(verb: str) -> None:
         source = find(Path(file) if file else None, deployment=env("TIDEGATE_DEPLOYMENT", ""))
         add_verbs(app, source, Path(state) if state else None, verb)
     except ConfigError:
-        if not nearest(verb, core):  # else the verb is what is wrong
+        if not helped and not nearest(verb, core):  # else the verb is what is wrong
             raise
 
 
