@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import (
@@ -23,6 +24,7 @@ from typing_extensions import TypeVar
 
 from .config import AddonConfig
 from .errors import ErrorCode
+from .store import Migrations, PlatformStore, StoreError
 from .types import Body
 
 if TYPE_CHECKING:
@@ -95,6 +97,10 @@ def _no_carrier(exchange: Exchange) -> Exchange:
     raise RuntimeError("there is no carrier here that could send a request")
 
 
+def _no_listener(address: str) -> str:
+    raise RuntimeError("there is no node here that could listen")
+
+
 @dataclass(slots=True)
 class AddonContext:
     """What core gives an addon about where it runs.
@@ -113,6 +119,8 @@ class AddonContext:
             new exchange (`background`), which starts on the loop's next turn: with a copy of
             the request, at `route`, up to `cache_store`. On the lane, whatever carries the
             first one.
+        addons: the addons of the configuration that are on, by name, each made anew and not
+            started. For what is no exchange's: verbs, `bootstrap` and `Plugin.serve`.
     """
 
     name: str
@@ -125,17 +133,33 @@ class AddonContext:
     base: Path = field(default_factory=Path)
     counters: Counters = field(default_factory=Counters)
     fetch: Callable[[Exchange], Exchange] = _no_carrier
+    addons: Callable[[], Mapping[str, Plugin[Any]]] = dict
 
     @property
     def log(self) -> logging.Logger:
         """The addon's logger; what it says is redacted and names the addon."""
         return logging.getLogger(f"tidegate.addon.{self.name}")
 
+    def platform_store(self) -> PlatformStore:
+        """The platform's store (`tidegate.api.store`), to be kept. Raises StoreError: no addon
+        that is on keeps one."""
+        for addon in self.addons().values():
+            store = addon.platform_store()
+            if store is not None:
+                return store
+        raise StoreError("store_missing", "no addon keeps the platform: switch store-sql on", 503)
+
 
 class Node:
     """What `bootstrap` sees: the node before its workers start (see `hookspecs`)."""
 
-    def __init__(self, state: Path, base: Path, environment: str) -> None:
+    def __init__(
+        self,
+        state: Path,
+        base: Path,
+        environment: str,
+        listen: Callable[[str], str] = _no_listener,
+    ) -> None:
         self.state = state
         self.base = base
         self.environment = environment
@@ -143,6 +167,7 @@ class Node:
         """JSON-able values for `AddonContext.shared` of this addon in every worker."""
         self.announcements: dict[str, str] = {}
         self.processes: list[tuple[str, list[str], dict[str, str]]] = []
+        self._listen = listen
 
     def announce(self, name: str, value: str) -> None:
         """Put a value into the ready line and the welcome text, such as `api_key`."""
@@ -151,6 +176,15 @@ class Node:
     def run(self, name: str, argv: list[str], env: dict[str, str] | None = None) -> None:
         """Run a helper process beside the workers: restarted if it dies, stopped with them."""
         self.processes.append((name, argv, env or {}))
+
+    def serve(self, address: str) -> str:
+        """Have the addon's `Plugin.serve` run in a process of its own beside the workers.
+
+        `address`, such as "127.0.0.1:8090" (port 0: a free one), is listened on by the node as
+        long as the addon asks for it: a new configuration gets a new process on the same socket.
+        At most one for an addon. Returns where it listens, host and port.
+        """
+        return self._listen(address)
 
 
 class Plugin(Generic[C]):
@@ -167,6 +201,8 @@ class Plugin(Generic[C]):
     Config: ClassVar[type[AddonConfig]] = AddonConfig
     codes: ClassVar[tuple[ErrorCode, ...]] = ()
     """The error codes that its denials use; they appear in the documentation."""
+    migrations: ClassVar[Migrations | None] = None
+    """How its own tables in the platform's store are made: see `tidegate.api.store`."""
 
     config: C
     context: AddonContext
@@ -189,6 +225,19 @@ class Plugin(Generic[C]):
         scope takes the listener in; the lane has none. One that raises closes the connection.
         """
         return {}
+
+    def serve(self, listener: Any) -> AbstractAsyncContextManager[None]:
+        """Serve on a listening `socket.socket`: what `node.serve(…)` in `bootstrap` asked for.
+
+        On the loop of a process of its own, where the addons were made but none was started.
+        Entered, it serves; left, it has finished what was in progress. An exception on the way in
+        refuses the configuration.
+        """
+        raise NotImplementedError
+
+    def platform_store(self) -> PlatformStore | None:
+        """The platform's store, where this plugin keeps it (`tidegate.api.store`)."""
+        return None
 
     def explain(self, hook: str, exchange: Exchange) -> str:
         """Why `hook` had nothing to say to `exchange`: half a sentence, such as "looked for …".

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,10 @@ from tidegate.api.plugin import Node
 from tidegate.runtime.lifecycle import Host, make_plugin
 from tidegate.runtime.problems import ConfigError, Problem
 from tidegate.runtime.registry import digest
-from tidegate.runtime.settings import Settings
+from tidegate.runtime.settings import Settings, split_address
+
+from .companions import Key
+from .sockets import bind, join
 
 log = logging.getLogger("tidegate.supervisor")
 
@@ -25,6 +29,24 @@ class Prepared:
     """What the hooks left: per addon its node, valid for the configuration it had."""
 
     nodes: dict[str, tuple[str, Node]] = field(default_factory=dict)
+    sockets: dict[Key, socket.socket] = field(default_factory=dict)
+    """What addons serve on by themselves: by addon and address."""
+
+    def listen(self, addon: str, address: str, before: Prepared) -> str:
+        """A socket for an addon, the one from before where it is the same; where it listens.
+
+        Raises ConfigError.
+        """
+        sock = before.sockets.get((addon, address))
+        sock = sock or bind(*split_address(address), shared=False)
+        self.sockets[addon, address] = sock
+        return join(*sock.getsockname()[:2])
+
+    def close(self, besides: Prepared | None = None) -> None:
+        """Close the sockets, but for those that `besides` has."""
+        for key, sock in self.sockets.items():
+            if besides is None or key not in besides.sockets:
+                sock.close()
 
     @property
     def shared(self) -> dict[str, dict[str, Any]]:
@@ -46,22 +68,30 @@ class Prepared:
         }
 
 
-def run(settings: Settings, host: Host, before: Prepared | None = None) -> Prepared:
+def run(
+    settings: Settings, host: Host, before: Prepared | None = None, *, listens: bool = True
+) -> Prepared:
     """Run the hooks; an addon that has the configuration it had `before` keeps what it got.
 
     Raises ConfigError with the problems of every addon that can't be made or bootstrapped.
+    `listens`: False where there is no node, and so none of them serves.
     """
-    known = before.nodes if before is not None else {}
+    before = before or Prepared()
     prepared = Prepared()
     problems: list[Problem] = []
     for position, entry in enumerate(settings.addons):
         if entry.mode == "off" or not entry.active:
             continue
         signature = digest(entry)
-        if entry.name in known and known[entry.name][0] == signature:
-            prepared.nodes[entry.name] = known[entry.name]
+        if before.nodes.get(entry.name, ("",))[0] == signature:
+            prepared.nodes[entry.name] = before.nodes[entry.name]
+            prepared.sockets |= {k: v for k, v in before.sockets.items() if k[0] == entry.name}
             continue
-        node = Node(host.state, settings.base, settings.gateway.environment)
+
+        def listen(address: str, addon: str = entry.name) -> str:
+            return prepared.listen(addon, address, before) if listens else address
+
+        node = Node(host.state, settings.base, settings.gateway.environment, listen)
         try:
             plugin = make_plugin(host, settings, position)
             hook: Callable[[Node], None] | None = getattr(plugin, "bootstrap", None)
@@ -78,6 +108,7 @@ def run(settings: Settings, host: Host, before: Prepared | None = None) -> Prepa
             continue
         prepared.nodes[entry.name] = (signature, node)
     if problems:
+        prepared.close(before)
         raise ConfigError(problems)
     return prepared
 

@@ -1,4 +1,4 @@
-"""The supervisor's side of a child: a worker with its channel, or a helper of an addon."""
+"""The supervisor's side of a child: a worker or companion with its channel, or a helper."""
 
 from __future__ import annotations
 
@@ -31,9 +31,14 @@ class WorkerGone(Exception):
 
 
 class WorkerProcess:
-    """One worker process. Made by `spawn`; `on_exit` is called once when it has ended."""
+    """One worker, or one companion of an addon (`companion.py`), which is told less.
 
-    def __init__(self, slot: int, process: asyncio.subprocess.Process, channel: Channel) -> None:
+    Made by `spawn`; `on_exit` is called once when it has ended.
+    """
+
+    def __init__(
+        self, slot: int | str, process: asyncio.subprocess.Process, channel: Channel
+    ) -> None:
         self.slot = slot
         self.revision = 0
         self.ready = False
@@ -48,12 +53,14 @@ class WorkerProcess:
         self._task = asyncio.create_task(self._watch())
 
     @classmethod
-    async def spawn(cls, slot: int, start: Message, files: list[int], stdout: int | None) -> Self:
+    async def spawn(
+        cls, slot: int | str, module: str, start: Message, files: list[int], stdout: int | None
+    ) -> Self:
         """Start a worker with these file descriptors and send its first message."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "tidegate.cli.worker", str(theirs.fileno())),
+                *(sys.executable, "-P", "-m", module, str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=asyncio.subprocess.PIPE,

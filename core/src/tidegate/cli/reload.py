@@ -111,11 +111,14 @@ class Reloader:
             replies = await asyncio.gather(*(prepare(w, message) for w in workers))
             problems = list(dict.fromkeys(p for reply in replies for p in reply))
             if problems:
-                await asyncio.gather(*(abort(w) for w in workers))
                 raise ConfigError(problems)
+            await node.companions.change(node.start_message(**message), after.sockets)
         except BaseException:
+            await asyncio.gather(*(abort(w) for w in workers))
             await node.set_helpers(before.processes)
+            after.close(before)
             raise
+        before.close(after)
         node.source, node.settings, node.prepared = source, settings, after
         node.revision += 1
         await asyncio.gather(*(commit(w, node.revision) for w in workers))

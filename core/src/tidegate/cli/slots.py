@@ -1,4 +1,4 @@
-"""A slot: the listening sockets of one worker, and whoever serves on them."""
+"""A slot: the listening sockets of one worker or companion, and whoever serves on them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ log = logging.getLogger("tidegate.supervisor")
 
 
 class Slot:
-    """Keeps one worker serving on its sockets, which outlive every worker."""
+    """Keeps one worker serving on its sockets, which outlive every worker.
+
+    `index`: its number, or of a companion the addon's name.
+    """
 
     def __init__(
         self,
-        index: int,
+        index: int | str,
         sockets: dict[str, socket.socket],
         start_message: Callable[[], Message],
         admit: Callable[[WorkerProcess], Awaitable[None]],
         stdout: int | None,
+        module: str = "tidegate.cli.worker",
     ) -> None:
         self.index = index
         self.sockets = sockets
@@ -36,6 +40,7 @@ class Slot:
         self._start_message = start_message
         self._admit = admit
         self._stdout = stdout
+        self._module = module
         self._backoff = Backoff()
         self._reviving: asyncio.Task[None] | None = None
 
@@ -45,7 +50,7 @@ class Slot:
         start = {**self._start_message(), "sockets": numbers, "slot": self.index}
         start["successor"] = successor
         files = list(numbers.values())
-        worker = await WorkerProcess.spawn(self.index, start, files, self._stdout)
+        worker = await WorkerProcess.spawn(self.index, self._module, start, files, self._stdout)
         self._alive.add(worker)
         worker.on_exit = self._exited
         await worker.wait_ready()
@@ -55,7 +60,7 @@ class Slot:
     async def open(self) -> None:
         """Start the first worker. Raises ConfigError."""
         self.worker = await self.start()
-        log.info("worker %d (slot %d) is ready", self.worker.pid, self.index)
+        log.info("worker %d (slot %s) is ready", self.worker.pid, self.index)
 
     async def replace(self, drain: float, grace: float) -> None:
         """Put a successor on the sockets, then let the present worker go. Raises ConfigError.
@@ -65,7 +70,7 @@ class Slot:
         successor = await self.start(successor=True)
         old, self.worker = self.worker, successor
         if old is not None:
-            log.info("worker %d takes over from %d (slot %d)", successor.pid, old.pid, self.index)
+            log.info("worker %d takes over from %d (slot %s)", successor.pid, old.pid, self.index)
             old.drain(drain, last=False)
             leaving = asyncio.create_task(old.wait(drain + grace))
             self._leaving.add(leaving)

@@ -27,6 +27,7 @@ from tidegate.runtime.problems import ConfigError, Problem
 from tidegate.runtime.settings import Listener, Settings
 
 from . import bootstrap
+from .companions import Companions
 from .process import Helper, WorkerGone, WorkerProcess
 from .reload import Reloader
 from .slots import Slot
@@ -84,6 +85,7 @@ class Supervisor:
         """Where the listeners answer, once they do."""
         self.stopping = False
         self.prepared = bootstrap.Prepared()
+        self.companions = Companions(self.settings.gateway.deadlines.drain, GRACE)
         self.reloader = Reloader(self)
         self._log_options = log_options
         self._helpers: dict[tuple[str, str, str], Helper] = {}
@@ -115,7 +117,7 @@ class Supervisor:
                 for index, own in enumerate(sockets)
             ]
             self._handle_signals()
-            await self._open_slots()
+            await self._open_slots(stdout)
             if not self._stop.is_set():
                 urls = [url(x, sockets[0][x.name].getsockname()) for x in gateway.listen]
                 self.urls = urls
@@ -142,10 +144,12 @@ class Supervisor:
         finally:
             await self._close()
 
-    async def _open_slots(self) -> None:
-        """Start all workers. The first that can't start ends it; so does a stop."""
+    async def _open_slots(self, stdout: int | None) -> None:
+        """Start all workers and companions. The first that can't ends it; so does a stop."""
         stop = asyncio.create_task(self._stop.wait())
         opening = {asyncio.create_task(slot.open()) for slot in self.slots}
+        beside = self.companions.change(self.start_message(), self.prepared.sockets, stdout)
+        opening.add(asyncio.create_task(beside))
         pending: set[asyncio.Task[Any]] = {stop, *opening}
         try:
             while opening & pending and stop in pending:
@@ -161,15 +165,17 @@ class Supervisor:
         drain = self.settings.gateway.deadlines.drain
         log.info("stopping: exchanges in progress have %g s", drain)
         self.tell({"event": "stopping"})
-        await asyncio.gather(*(slot.stop(drain, GRACE) for slot in self.slots))
+        slots = (slot.stop(drain, GRACE) for slot in self.slots)
+        await asyncio.gather(*slots, self.companions.stop())
         self.tell({"event": "stopped"})
 
     async def _close(self) -> None:
         self.stopping = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*(slot.close() for slot in self.slots))
+        await asyncio.gather(*(slot.close() for slot in self.slots), self.companions.close())
         await asyncio.gather(*(helper.stop() for helper in self._helpers.values()))
+        self.prepared.close()
         self._status.close()
         for number in SIGNALS:  # one that comes now must not change the exit status
             asyncio.get_running_loop().remove_signal_handler(number)
@@ -201,7 +207,7 @@ class Supervisor:
     def _interrupt(self) -> None:
         if self.stopping:
             log.warning("interrupted again: exchanges in progress are cut")
-            for slot in self.slots:
+            for slot in (*self.slots, *self.companions.slots):
                 slot.kill()
         self.stop()
 
@@ -210,7 +216,7 @@ class Supervisor:
         drain = self.settings.gateway.deadlines.drain
         problems: tuple[Problem, ...] = ()
         try:
-            for slot in self.slots:
+            for slot in (*self.slots, *self.companions.slots):
                 await slot.replace(drain, GRACE)
         except ConfigError as error:
             problems = error.problems
@@ -232,8 +238,8 @@ class Supervisor:
         """The workers that serve."""
         return [slot.worker for slot in self.slots if slot.worker and slot.worker.ready]
 
-    def start_message(self) -> Message:
-        """What a new worker is told."""
+    def start_message(self, **other: Any) -> Message:
+        """What a new worker is told; of a configuration that is not yet in force, by `other`."""
         host = self.host
         return {
             "source": self.source.to_wire(),
@@ -242,6 +248,7 @@ class Supervisor:
             "workers": host.workers,
             "shared": host.shared,
             "log": self._log_options,
+            **other,
         }
 
     async def set_helpers(self, wanted: bootstrap.Processes) -> None:

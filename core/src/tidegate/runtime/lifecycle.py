@@ -336,6 +336,7 @@ def make_plugin(host: Host, settings: Settings, position: int) -> Plugin[Any]:
         base=settings.base,
         carriers=settings.carriers,
         code=entry.code,
+        addons=lambda: make_addons(host, settings),
     )
     try:
         return cls(config, context)
@@ -343,6 +344,15 @@ def make_plugin(host: Host, settings: Settings, position: int) -> Plugin[Any]:
         made = getattr(cls.__init__, "__code__", None)
         problem = _problem(settings, position, "plugin_invalid", error, made)
         raise ConfigError(problem) from error
+
+
+def make_addons(host: Host, settings: Settings) -> dict[str, Plugin[Any]]:
+    """The addons that are on, by name, not started. Raises ConfigError."""
+    return {
+        entry.name: make_plugin(host, settings, position)
+        for position, entry in enumerate(settings.addons)
+        if entry.mode != "off" and entry.active
+    }
 
 
 def _addon(generation: Generation | None, name: str) -> Addon | None:

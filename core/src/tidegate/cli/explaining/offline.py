@@ -78,7 +78,7 @@ async def run(
     """Start the addons, run the exchange, shut them down."""
     exchange = exchange_of(settings, command, listener)
     workers = worker_count(settings)
-    shared = bootstrap.run(settings, Host(state, workers)).shared
+    shared = bootstrap.run(settings, Host(state, workers), listens=False).shared
     runtime = Runtime(Host(state, workers, shared))
     runtime.logs = Unlogged(runtime.background, runtime.counters)
     runtime.commit(await runtime.prepare(settings))

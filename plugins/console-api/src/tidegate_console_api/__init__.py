@@ -1,0 +1,5 @@
+"""The console's admin API."""
+
+from .plugin import ConsoleApi
+
+__all__ = ["ConsoleApi"]
