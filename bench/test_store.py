@@ -76,7 +76,7 @@ def plugin(tmp_path_factory):
 def test_compile(benchmark, plugin):
     def compiled():
         with plugin.store.database.read() as connection:
-            return compile_snapshot(connection, plugin.store.vault.pepper)
+            return compile_snapshot(connection, plugin.store.vault)
 
     snapshot = benchmark.pedantic(compiled, rounds=3)
     assert snapshot.consumer("key 99999").key == "k99999"
@@ -94,7 +94,7 @@ def test_compile_after_a_change(benchmark, plugin):
 
     def compiled():
         with store.database.read() as connection:
-            return compile_snapshot(connection, store.vault.pepper, plugin.snapshot)
+            return compile_snapshot(connection, store.vault, plugin.snapshot)
 
     snapshot = benchmark.pedantic(compiled, setup=change, rounds=5)
     assert snapshot.consumer("key 0").revoked is not None

@@ -5,20 +5,23 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from sqlalchemy import update
+from tidegate_store_sql import tables
 from tidegate_store_sql.applying import Options, apply
 from tidegate_store_sql.backup import backup
 from tidegate_store_sql.commands import restored
 from tidegate_store_sql.compiling import compile_snapshot
 from tidegate_store_sql.document import Document
-from tidegate_store_sql.kinds import PLATFORM
+from tidegate_store_sql.kinds import PLATFORM, PROVIDER
 from tidegate_store_sql.snapshot import EMPTY, Compiled
+from tidegate_store_sql.specs import ProviderKeySpec, ProviderSpec
 
 from .conftest import ADA
 
 
 def compiled(store, previous: Compiled = EMPTY) -> Compiled:
     with store.database.read() as connection:
-        return compile_snapshot(connection, store.vault.pepper, previous)
+        return compile_snapshot(connection, store.vault, previous)
 
 
 def told(snapshot: Compiled) -> dict[str, object]:
@@ -28,6 +31,7 @@ def told(snapshot: Compiled) -> dict[str, object]:
         "services": {id: repr(service) for id, service in parts.services.items()},
         "keys": {id: (hashed, repr(consumer)) for id, (hashed, consumer) in parts.keys.items()},
         "grants": dict(parts.grants),
+        "providers": dict(snapshot.providers),
         "revision": snapshot.revision,
         "routes": {
             service.id: getattr(snapshot.service("a.test", f"{service.path}/x", "GET"), "id", None)
@@ -48,7 +52,18 @@ def platform(random: Random) -> Document:
             {"name": name, "path": f"/{team}/{name}", "strip": random.random() < 0.3}
             for name in some("s", 3)
         ]
-        teams.append({"name": team, "title": random.choice(["", "T"]), "service": services})
+        secrets = [None, f"sk-{team}", "sk-new"]
+        providers = [
+            {
+                "name": name,
+                "kind": random.choice(["openai", "anthropic"]),
+                "url": "https://api.test",
+                "key": [{"name": key, "secret": random.choice(secrets)} for key in some("k", 2)],
+            }
+            for name in some("p", 2)
+        ]
+        table = {"name": team, "title": random.choice(["", "T"]), "service": services}
+        teams.append(table | {"provider": providers})
     refs = [f"{team['name']}/{s['name']}" for team in teams for s in team["service"]]
     for team in teams:
         team["application"] = [
@@ -102,3 +117,37 @@ def test_a_restored_store_is_compiled_anew(store, shop, tmp_path):
     assert told(snapshot)["keys"] != old["keys"]
     restored(store, tmp_path / "b.gz")
     assert told(compiled(store, snapshot))["keys"] == old["keys"]
+
+
+def test_a_providers_keys_are_opened_for_its_team_and_shown_nowhere(store, shop):
+    snapshot = compiled(store)
+    assert list(snapshot.providers) == ["red"]
+    (provider,) = snapshot.providers["red"]
+    (key,) = provider.keys
+    assert (provider.name, provider.url, key.name) == ("main", "https://api.test/v1", "first")
+    assert key.secret.get_secret_value() == "sk-canary-1"
+    assert "sk-canary-1" not in repr((snapshot, snapshot.parts))
+
+
+def test_a_teams_providers_are_the_same_object_until_one_of_them_changes(store, shop):
+    before = compiled(store)
+    store.revoke_key(ADA, PLATFORM, shop.key)
+    blue = store.create(
+        ADA, PLATFORM, ProviderSpec(name="b", kind="openai", url="https://b.test"), shop.blue
+    )
+    after = compiled(store, before)
+    assert after.providers["red"] is before.providers["red"]
+    spec = ProviderKeySpec.model_validate({"name": "first", "secret": "sk-canary-2"})
+    store.update(ADA, PLATFORM, shop.provider_key, spec)
+    store.delete(ADA, PLATFORM, PROVIDER, blue["id"])
+    last = compiled(store, after)
+    assert list(last.providers) == ["red"]
+    assert last.providers["red"][0].keys[0].secret.get_secret_value() == "sk-canary-2"
+
+
+def test_a_secret_that_does_not_open_is_none_and_keeps_nothing_else_away(store, shop):
+    with store.database.write() as connection:
+        connection.execute(update(tables.provider_key).values(sealed="v1.x.y.z"))
+    snapshot = compiled(store)
+    assert snapshot.providers["red"][0].keys[0].secret is None
+    assert snapshot.consumer(shop.secret_key) is not None

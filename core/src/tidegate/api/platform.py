@@ -15,10 +15,12 @@ changes: a change of the platform makes a new snapshot, and an exchange keeps th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final, Literal, Protocol
 
+from .config import Secret
 from .exchange import StashKey
 from .types import Principal
 
@@ -128,12 +130,45 @@ class Grant:
     """Unix seconds of the approval."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A key of a team's provider. `name` is for people, never a part of the key."""
+
+    id: str
+    name: str
+    """Unique in its provider."""
+    secret: Secret | None
+    """None: none was given yet, or what is stored does not open."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProvider:
+    """Where models come from, for one team: its keys are used for this team's calls alone."""
+
+    id: str
+    name: str
+    """Unique in its team."""
+    kind: str
+    """A provider's usual name, such as `openai`, or the kind of its API."""
+    url: str
+    models: tuple[str, ...] | None = None
+    """The only ones that it has here; None: any."""
+    keys: tuple[StoredKey, ...] = ()
+
+
 class Snapshot(Protocol):
     """The compiled platform at one revision. Look-ups do no I/O and cost microseconds."""
 
     @property
     def revision(self) -> int:
         """Number of the change it was made after; it only grows."""
+
+    @property
+    def providers(self) -> Mapping[str, tuple[StoredProvider, ...]]:
+        """By the name of the team whose they are; a team that has none is not there.
+
+        As long as nothing of them changes, a team's are the same object.
+        """
 
     def service(self, host: str, path: str, method: str) -> Service | None:
         """The service for a request head, as `exchange.host` and `exchange.path` give it."""

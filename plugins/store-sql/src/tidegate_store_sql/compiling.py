@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any, Final
@@ -15,12 +16,23 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import ColumnElement, Connection, Select, Text, func, or_, select, true, type_coerce
 
-from tidegate.api import Principal
-from tidegate.api.platform import Application, Consumer, Grant, Network, Service, Team
+from tidegate.api import Principal, Secret
+from tidegate.api.platform import (
+    Application,
+    Consumer,
+    Grant,
+    Network,
+    Service,
+    StoredKey,
+    StoredProvider,
+    Team,
+)
 
 from . import tables
+from .errors import StoreError
 from .queries import read_revision
 from .snapshot import EMPTY, Compiled, Parts
+from .vault import Vault, belonging
 
 CHUNK: Final = 2000
 PAUSE: Final = 0.0005
@@ -29,8 +41,9 @@ PAUSE: Final = 0.0005
 type Condition = ColumnElement[bool]
 
 
-def compile_snapshot(connection: Connection, pepper: bytes, previous: Compiled = EMPTY) -> Compiled:
+def compile_snapshot(connection: Connection, vault: Vault, previous: Compiled = EMPTY) -> Compiled:
     """The snapshot of the store as it is, with as much of `previous` as holds. In a thread."""
+    pepper = vault.pepper
     revision = read_revision(connection)
     team = tables.team.c
     teams = {
@@ -44,15 +57,16 @@ def compile_snapshot(connection: Connection, pepper: bytes, previous: Compiled =
         or any(teams.get(id) != known for id, known in before.items())
     ):
         previous = EMPTY  # what stands for a team, or everything, is another
-    parts = _Compile(connection, teams, previous).parts()
+    parts = _Compile(connection, vault, teams, previous).parts()
     return Compiled(revision, pepper, parts, previous)
 
 
 class _Compile:
     def __init__(
-        self, connection: Connection, teams: Mapping[str, Team], previous: Compiled
+        self, connection: Connection, vault: Vault, teams: Mapping[str, Team], previous: Compiled
     ) -> None:
         self.connection = connection
+        self.vault = vault
         self.teams = teams
         self.old = previous.parts
         self.since = previous.revision
@@ -73,7 +87,10 @@ class _Compile:
             self._grants,
             counted=tables.subscription.c.status == "approved",
         )
-        return Parts(self.teams, services, applications, keys, grants)
+        providers = self._merged(tables.provider, self.old.providers, self._providers)
+        secrets = self._merged(tables.provider_key, self.old.provider_keys, self._provider_keys)
+        of_teams = self._of_teams(providers, secrets)
+        return Parts(self.teams, services, applications, keys, grants, providers, secrets, of_teams)
 
     def _merged[K, V](
         self,
@@ -173,6 +190,58 @@ class _Compile:
             else None
             for row in _rows(self.connection, query)
         }
+
+    def _providers(self, condition: Condition) -> dict[str, tuple[str, StoredProvider] | None]:
+        c = tables.provider.c
+        query = select(c.id, c.team_id, c.name, c.kind, c.url, _raw(c.models)).where(condition)
+        return {
+            row.id: (
+                row.team_id,
+                StoredProvider(row.id, row.name, row.kind, row.url, _tuple(row.models)),
+            )
+            for row in _rows(self.connection, query)
+        }
+
+    def _provider_keys(self, condition: Condition) -> dict[str, tuple[str, StoredKey] | None]:
+        c = tables.provider_key.c
+        query = select(c.id, c.team_id, c.provider_id, c.name, c.sealed).where(condition)
+        return {
+            row.id: (row.provider_id, StoredKey(row.id, row.name, self._opened(row)))
+            for row in _rows(self.connection, query)
+        }
+
+    def _opened(self, row: Any) -> Secret | None:
+        """The secret of a key. One that is damaged must not keep other changes from workers."""
+        if row.sealed is None:
+            return None
+        try:
+            secret = self.vault.open(row.sealed, belonging(row.team_id, row.provider_id))
+        except StoreError:
+            return None
+        return Secret(secret.decode())
+
+    def _of_teams(
+        self,
+        providers: Mapping[str, tuple[str, StoredProvider]],
+        secrets: Mapping[str, tuple[str, StoredKey]],
+    ) -> Mapping[str, tuple[StoredProvider, ...]]:
+        """Providers with their keys, by team; the very objects of before where they are equal."""
+        old = self.old
+        if providers is old.providers and secrets is old.provider_keys:
+            return old.of_teams
+        keys: dict[str, list[StoredKey]] = {}
+        for provider, key in secrets.values():
+            keys.setdefault(provider, []).append(key)
+        teams: dict[str, list[StoredProvider]] = {}
+        for id, (team, bare) in providers.items():
+            its = tuple(sorted(keys.get(id, ()), key=lambda key: key.name))
+            teams.setdefault(self.teams[team].name, []).append(replace(bare, keys=its))
+        made = {
+            team: tuple(sorted(its, key=lambda provider: provider.name))
+            for team, its in teams.items()
+        }
+        return {team: old.of_teams[team] if old.of_teams.get(team) == its else its
+                for team, its in made.items()}  # fmt: skip
 
 
 def _service(row: Any, team: Team) -> Service:

@@ -153,7 +153,7 @@ class StoreSql(Plugin[StoreSqlConfig]):
         with store.database.read() as connection:
             schema.require(connection)
             store.vault.unlock(connection)  # a backup that was restored has a pepper of its own
-            return compile_snapshot(connection, store.vault.pepper, self.snapshot)
+            return compile_snapshot(connection, store.vault, self.snapshot)
 
     async def _follow(self) -> None:
         """Look for a new revision every `poll` seconds; keep the last snapshot where none can be

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tidegate.api import Match, RouteEntry, RouteTable
-from tidegate.api.platform import Application, Consumer, Grant, Service, Team
+from tidegate.api.platform import (
+    Application,
+    Consumer,
+    Grant,
+    Service,
+    StoredKey,
+    StoredProvider,
+    Team,
+)
 
 LONGEST: Final = 512
 """A credential of more characters is nobody's."""
@@ -25,6 +33,12 @@ class Parts:
     """By the id of the key: its hash, and what it stands for."""
     grants: Mapping[tuple[str, str], Grant] = field(default_factory=dict)
     """By application and service."""
+    providers: Mapping[str, tuple[str, StoredProvider]] = field(default_factory=dict)
+    """By id: the id of the team, and the provider without its keys."""
+    provider_keys: Mapping[str, tuple[str, StoredKey]] = field(default_factory=dict)
+    """By id: the id of the provider, and the key."""
+    of_teams: Mapping[str, tuple[StoredProvider, ...]] = field(default_factory=dict)
+    """By the name of the team: its providers, with their keys."""
 
 
 class Compiled:
@@ -53,6 +67,11 @@ class Compiled:
                 for service in parts.services.values()
                 for host in service.hosts or ("*",)
             )
+
+    @property
+    def providers(self) -> Mapping[str, tuple[StoredProvider, ...]]:
+        """See `Snapshot.providers`."""
+        return self.parts.of_teams
 
     def __repr__(self) -> str:
         return (
