@@ -2,9 +2,10 @@
 
 import pytest
 from tidegate_auth_key import AuthKey, AuthKeyConfig
-from tidegate_auth_key.keys import Key, KeyRing, hash_key, new_key, principal
+from tidegate_auth_key.keys import Key, KeyRing, hash_key, principal
 
 from tidegate.api import AddonContext, Client, Exchange, Principal
+from tidegate.api.keys import new_key
 from tidegate.runtime.messages import make_request
 
 PEPPER = "a pepper of some length"

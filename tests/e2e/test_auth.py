@@ -15,8 +15,9 @@ import pytest
 from argon2 import PasswordHasher
 from joserfc import jwt
 from joserfc.jwk import RSAKey
-from tidegate_auth_key.keys import hash_key, new_key
+from tidegate_auth_key.keys import hash_key
 
+from tidegate.api.keys import new_key
 from tidegate.testing.certificates import Authority
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import ValidationError
 from tidegate_access_policy import AccessPolicy, AccessPolicyConfig
-from tidegate_access_policy.expression import Expression, ExpressionError
 
 from tidegate.api import AddonContext, Client, Denial, Plugin, Principal, hook
+from tidegate.api.expression import Expression, ExpressionError
 from tidegate.api.formats import format_names
 from tidegate.testing import Use, make_exchange
 from tidegate.testing.contracts import AuthorizeContract, PluginContract

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 from tidegate_auth_key import AuthKey, AuthKeyConfig
-from tidegate_auth_key.keys import Key, KeyRing, expiry, hash_key, new_key, principal, well_formed
+from tidegate_auth_key.keys import Key, KeyRing, expiry, hash_key, principal
 
 from tidegate.api import AddonContext, Client, Denial, Exchange, Node, Principal
+from tidegate.api.keys import new_key, well_formed
 from tidegate.runtime.lifecycle import Host, Runtime
 from tidegate.runtime.messages import make_request
 from tidegate.runtime.pipeline import strip_credentials

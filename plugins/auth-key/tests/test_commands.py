@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import typer
 from tidegate_auth_key import AuthKey, AuthKeyConfig
-from tidegate_auth_key.keys import well_formed
 from typer.testing import CliRunner
 
 from tidegate.api import AddonContext
+from tidegate.api.keys import well_formed
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from tidegate.api import AddonContext, Body, Denial, Exchange, Plugin, Principal, hook
+from tidegate.api.conditions import ADDRESS, MODEL, OPERATION, POLICY
+from tidegate.api.expression import Expression, ExpressionError
 from tidegate.api.formats import format_names
 
 from .config import AccessPolicyConfig
-from .expression import Expression, ExpressionError
-from .rules import ADDRESS, HOURS, MODEL, OPERATION, POLICY, Rule, fits
+from .rules import HOURS, Rule, fits
 
 KEPT: Final = 1024
 """Principals whose rules are remembered."""

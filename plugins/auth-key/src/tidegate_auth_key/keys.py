@@ -1,59 +1,20 @@
-"""What a key is: its form, its hash, when it ends. No I/O.
+"""Known keys: by their hash, whose they are and when they end. No I/O.
 
-    tg_ + 43 characters of base62 (256 random bits) + 6 characters of base62 (CRC-32 of the rest)
-
-The prefix and the checksum let secret scanners recognise a key without asking anyone, and let
-the gateway refuse a mistyped one without looking it up. The checksum protects nothing: it is
-public. What is stored is the HMAC-SHA256 of the key under the node's pepper, and the first
-eight characters, by which a person recognises it.
+What is stored of a key is its HMAC-SHA256 under the node's pepper, and its first characters, by
+which a person recognises it.
 """
 
 from __future__ import annotations
 
 import hmac
-import re
-import secrets
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
-from zlib import crc32
 
 from tidegate.api import Principal
 
-PREFIX: Final = "tg_"
-SHOWN: Final = 8
-"""How many characters of a key are kept in the clear."""
-MAX_LENGTH: Final = 512
-"""A longer credential is refused unread: no key of any form is that long."""
 REMEMBERED: Final = 4096
 """Keys in use that are found without their hash being made again."""
-
-_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_RANDOM: Final = 43
-_CHECK: Final = 6
-_FORM: Final = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM + _CHECK}}}", re.ASCII)
-
-
-def _base62(number: int, width: int) -> str:
-    digits = ""
-    for _ in range(width):
-        number, digit = divmod(number, 62)
-        digits = _ALPHABET[digit] + digits
-    return digits
-
-
-def new_key() -> str:
-    """A fresh key of 256 random bits."""
-    body = PREFIX + _base62(secrets.randbits(256), _RANDOM)
-    return body + _base62(crc32(body.encode()), _CHECK)
-
-
-def well_formed(key: str) -> bool:
-    """Whether `key` has the form of ours, checksum included."""
-    if _FORM.fullmatch(key) is None:
-        return False
-    body = key[:-_CHECK]
-    return key[-_CHECK:] == _base62(crc32(body.encode()), _CHECK)
 
 
 def hash_key(pepper: bytes, key: str) -> str:

@@ -24,23 +24,16 @@ from tidegate.api import (
     Secret,
     hook,
 )
+from tidegate.api.conditions import ADDRESS, within
+from tidegate.api.keys import MAX_LENGTH, PREFIX, SHOWN, new_key, well_formed
+from tidegate.api.platform import CONSUMER, SNAPSHOT, Consumer
 
-from .keys import (
-    MAX_LENGTH,
-    PREFIX,
-    SHOWN,
-    Key,
-    KeyRing,
-    expiry,
-    hash_key,
-    new_key,
-    principal,
-    well_formed,
-)
+from .keys import Key, KeyRing, expiry, hash_key, principal
 from .store import KeyFile, KeyFileError, StoredKey, node_pepper, now
 
 INVALID: Final = ErrorCode("invalid_api_key", 401, "This API key is not valid.")
 EXPIRED: Final = ErrorCode("api_key_expired", 401, "This API key has expired.")
+REVOKED: Final = ErrorCode("api_key_revoked", 401, "This API key was revoked.")
 
 CHECK_EVERY: Final = 1.0
 """Seconds between two looks at the key file: a revoked key ends within that time."""
@@ -113,7 +106,7 @@ class AuthKey(Plugin[AuthKeyConfig]):
     """API keys, stored as hashes: who is calling."""
 
     Config = AuthKeyConfig
-    codes = (INVALID, EXPIRED)
+    codes = (INVALID, EXPIRED, REVOKED, ADDRESS)
 
     def __init__(self, config: AuthKeyConfig, context: AddonContext) -> None:
         super().__init__(config, context)
@@ -144,17 +137,36 @@ class AuthKey(Plugin[AuthKeyConfig]):
         credential = self._credential(exchange)
         if credential is None:
             return None
-        key = self._ring.seen.get(credential) or self._find(credential)
+        key = self._ring.seen.get(credential)
+        if key is None:
+            if len(credential) > MAX_LENGTH or not (self._any or well_formed(credential)):
+                return INVALID.denial(headers=CHALLENGE)
+            snapshot = exchange.stashed(SNAPSHOT)
+            consumer = None if snapshot is None else snapshot.consumer(credential)
+            if consumer is not None:
+                return self._consumer(exchange, consumer)
+            key = self._find(credential)
         if key is None:
             return INVALID.denial(headers=CHALLENGE)
         if key.expires is not None and exchange.now >= key.expires:
             return EXPIRED.denial(headers=CHALLENGE)
         return key.principal
 
+    def _consumer(self, exchange: Exchange, consumer: Consumer) -> Principal | Denial:
+        """The application that a key of the platform's store stands for."""
+        if consumer.revoked is not None:
+            return REVOKED.denial(headers=CHALLENGE)
+        if consumer.expires is not None and exchange.now >= consumer.expires:
+            return EXPIRED.denial(headers=CHALLENGE)
+        networks = consumer.networks
+        if networks is not None and not within(exchange.client.address, networks):
+            return ADDRESS.denial()
+        exchange.stash[CONSUMER] = consumer
+        return consumer.principal
+
     def _find(self, credential: str) -> Key | None:
-        if len(credential) > MAX_LENGTH or not (self._any or well_formed(credential)):
-            return None
-        key = self._ring.find(hash_key(self.pepper, credential))
+        """The key of the configuration or the file; without any, no hash is made."""
+        key = self._ring.find(hash_key(self.pepper, credential)) if len(self._ring) else None
         if key is not None:
             self._ring.remember(credential, key)
         return key

@@ -1,4 +1,7 @@
-"""`when`: an expression in CEL (the Common Expression Language), with bounded cost.
+"""Expressions of policies, in CEL (the Common Expression Language), with bounded cost.
+
+Needs the extra `tidegate-core[expressions]`. What an expression reads of an exchange is in
+`tidegate.api.conditions.When`.
 
 CEL has no loops, no input and no output. What costs more than the length of an expression times
 that of its values are macros within macros, and patterns that a caller could choose: both are
@@ -12,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Final
 
-import cel
+__all__ = ["Expression", "ExpressionError", "bounded"]
 
 MAX_LENGTH: Final = 2_000
 VARIABLES: Final = frozenset(
@@ -56,6 +59,8 @@ class Expression:
 
     def __init__(self, source: str) -> None:
         """Raises ExpressionError."""
+        import cel  # with the extra only
+
         if len(source) > MAX_LENGTH:
             raise ExpressionError(f"longer than {MAX_LENGTH} characters")
         bound = _bounded(source)
@@ -120,6 +125,8 @@ def _bounded(source: str) -> frozenset[str]:
 
 
 def _check_pattern(literal: str, column: int) -> None:
+    import cel
+
     try:
         cel.evaluate(f'"".matches({literal})')
     except (RuntimeError, ValueError, TypeError):
