@@ -11,6 +11,7 @@ from sqlalchemy import delete
 from tidegate_store_sql import tables
 from tidegate_store_sql.commands import add_commands
 from tidegate_store_sql.kinds import PLATFORM, TEAM
+from tidegate_store_sql.schema import OWN
 from tidegate_store_sql.specs import TeamSpec
 from typer.testing import CliRunner
 
@@ -37,10 +38,12 @@ def run(url, tmp_path, monkeypatch):
 
 
 def test_a_new_database_is_upgraded_and_says_so(run):
-    assert json.loads(run("db", "status", "--json", exit=1).stdout)["schema"] is None
+    told = json.loads(run("db", "status", "--json", exit=1).stdout)
+    assert told == {"schemas": {"store-sql": {"database": None, "program": OWN.head}}}
     run("db", "upgrade")
     told = json.loads(run("db", "status", "--json").stdout)
-    assert told == {"schema": "0001", "program": "0001", "revision": 0}
+    assert told["schemas"]["store-sql"]["database"] == OWN.head
+    assert told["revision"] == 0
 
 
 def test_apply_shows_what_changes_and_export_gives_it_back(run):

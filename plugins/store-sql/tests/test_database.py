@@ -11,13 +11,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import insert, select, text, update
-from tidegate_store_sql import schema, tables
+from tidegate_store_sql import tables
 from tidegate_store_sql.applying import export
 from tidegate_store_sql.backup import backup
 from tidegate_store_sql.commands import restored
 from tidegate_store_sql.document import render
 from tidegate_store_sql.errors import StoreError
 from tidegate_store_sql.kinds import PLATFORM, TEAM
+from tidegate_store_sql.schema import ENVIRONMENT, OWN
 from tidegate_store_sql.specs import TeamSpec
 
 from .conftest import ADA, make_plugin
@@ -26,8 +27,8 @@ NEXT = '''
 """Adds a column."""
 import sqlalchemy as sa
 from alembic import op
-revision = "0002"
-down_revision = "0001"
+revision = "9001"
+down_revision = "{before}"
 
 def upgrade():
     op.add_column("store_sql_team", sa.Column("colour", sa.Text(), nullable=True))
@@ -40,11 +41,10 @@ def newer(monkeypatch, tmp_path):
 
     def become() -> None:
         folder = tmp_path / "migrations"
-        shutil.copytree(schema.MIGRATIONS, folder)
-        (folder / "versions/v0002_colour.py").write_text(NEXT)
-        monkeypatch.setattr(schema, "MIGRATIONS", folder)
-        monkeypatch.setattr(schema, "HEAD", "0002")
-        monkeypatch.setattr(schema, "VERSIONS", ("0001", "0002"))
+        shutil.copytree(OWN.folder, folder)
+        (folder / "v9001_colour.py").write_text(NEXT.format(before=OWN.head))
+        monkeypatch.setattr(OWN, "folder", folder)
+        monkeypatch.setitem(vars(OWN), "versions", (*OWN.versions, "9001"))
 
     return become
 
@@ -60,10 +60,10 @@ def test_the_migrations_make_the_tables_that_the_program_knows(store):
 
 
 def test_the_schema_of_the_program_is_that_of_its_newest_migration():
-    scripts = ScriptDirectory(str(schema.MIGRATIONS))
+    scripts = ScriptDirectory(str(ENVIRONMENT), version_locations=[str(OWN.folder)])
     found = [script.revision for script in scripts.walk_revisions()]
-    assert tuple(reversed(found)) == schema.VERSIONS
-    assert scripts.get_current_head() == schema.HEAD
+    assert tuple(reversed(found)) == OWN.versions
+    assert scripts.get_current_head() == OWN.head
 
 
 def test_a_migration_backs_up_first_and_keeps_everything(store, shop, url, tmp_path, newer):
@@ -72,10 +72,10 @@ def test_a_migration_backs_up_first_and_keeps_everything(store, shop, url, tmp_p
     plugin = make_plugin(url, tmp_path)
     assert render(export(plugin.open())) == before
     with plugin.store.database.read() as connection:
-        assert schema.current(connection) == "0002"
+        assert OWN.current(connection) == "9001"
         assert connection.execute(text("SELECT colour FROM store_sql_team")).first() == (None,)
     (file,) = plugin.backups.iterdir()
-    assert "schema-0001" in file.name
+    assert f"schema-{OWN.versions[-2]}" in file.name
     assert plugin.open().verify().bad is None
     assert len(list(plugin.backups.iterdir())) == 1
 
@@ -96,7 +96,7 @@ def test_what_was_restored_is_what_was_backed_up(store, shop, tmp_path):
     with store.database.read() as connection:
         backup(connection, tmp_path / "b.gz")
     store.delete(ADA, PLATFORM, TEAM, shop.red)
-    restored(store, tmp_path / "b.gz")
+    restored(store, tmp_path / "b.gz", [OWN])
     assert render(export(store)) == before
     assert store.secret(PLATFORM, shop.provider_key) == "sk-canary-1"
     assert store.revision() > revision + 1
@@ -114,7 +114,7 @@ def test_a_backup_of_one_database_goes_into_the_other_kind(
     if url.startswith("sqlite"):
         other_url = request.getfixturevalue("postgres").new()
     other = make_plugin(other_url, tmp_path).store  # the same state folder: the same master key
-    restored(other, tmp_path / "b.gz")
+    restored(other, tmp_path / "b.gz", [OWN])
     assert render(export(other)) == render(export(store))
     assert other.secret(PLATFORM, shop.provider_key) == "sk-canary-1"
     assert other.vault.hash("x") == store.vault.hash("x")
@@ -127,9 +127,9 @@ def test_a_backup_of_before_a_migration_is_restored_and_migrated(store, shop, tm
         backup(connection, tmp_path / "b.gz")
     before = render(export(store))
     newer()
-    restored(store, tmp_path / "b.gz")
+    restored(store, tmp_path / "b.gz", [OWN])
     with store.database.read() as connection:
-        assert schema.current(connection) == "0002"
+        assert OWN.current(connection) == "9001"
     assert render(export(store)) == before
 
 
@@ -153,7 +153,9 @@ def damaged(kind: str, content: bytes) -> bytes:
         "not ours": gzip.compress(b'{"format": "x"}\n'),
         "not gzip": b"x" * 100,
         "of a newer program": gzip.compress(
-            json.dumps(head | {"schema": "0999"}).encode() + b"\n" + b"".join(lines[1:])
+            json.dumps(head | {"schemas": {OWN.prefix: "0999"}}).encode()
+            + b"\n"
+            + b"".join(lines[1:])
         ),
     }[kind]
 
@@ -170,7 +172,7 @@ def test_a_damaged_backup_changes_nothing(store, shop, tmp_path, kind):
     file.write_bytes(damaged(kind, file.read_bytes()))
     before = render(export(store))
     with pytest.raises(StoreError):
-        restored(store, file)
+        restored(store, file, [OWN])
     assert render(export(store)) == before
     assert store.verify().bad is None
 

@@ -13,6 +13,7 @@ from tidegate_store_sql.commands import restored
 from tidegate_store_sql.compiling import compile_snapshot
 from tidegate_store_sql.document import Document
 from tidegate_store_sql.kinds import PLATFORM, PROVIDER
+from tidegate_store_sql.schema import OWN
 from tidegate_store_sql.snapshot import EMPTY, Compiled
 from tidegate_store_sql.specs import ProviderKeySpec, ProviderSpec
 
@@ -115,7 +116,7 @@ def test_a_restored_store_is_compiled_anew(store, shop, tmp_path):
     store.revoke_key(ADA, PLATFORM, shop.key)
     snapshot = compiled(store, compiled(store))
     assert told(snapshot)["keys"] != old["keys"]
-    restored(store, tmp_path / "b.gz")
+    restored(store, tmp_path / "b.gz", [OWN])
     assert told(compiled(store, snapshot))["keys"] == old["keys"]
 
 

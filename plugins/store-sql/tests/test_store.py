@@ -32,6 +32,8 @@ from tidegate_store_sql.specs import (
     TeamSpec,
 )
 
+from tidegate.api.store import Roles
+
 from .conftest import ADA
 
 
@@ -174,9 +176,9 @@ def test_roles_of_a_user_in_all_teams(store, shop):
     store.create(ADA, PLATFORM, MemberSpec(user="eve", role="owner"), shop.red)
     store.create(ADA, PLATFORM, MemberSpec(user="eve", role="viewer"), shop.blue)
     store.create(ADA, PLATFORM, AdminSpec(user="root"))
-    assert store.roles("eve") == {shop.red: "owner", shop.blue: "viewer"}
-    assert store.roles("root") == {"": "admin"}
-    assert store.roles("nobody") == {}
+    assert store.roles("eve") == Roles(False, {shop.red: "owner", shop.blue: "viewer"})
+    assert store.roles("root") == Roles(True)
+    assert store.roles("nobody") == Roles()
 
 
 # -- keys -------------------------------------------------------------------------------------

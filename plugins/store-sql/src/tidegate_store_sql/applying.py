@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from tidegate.api.store import Actor, Entry
+
 from . import tables
-from .audit import Actor, Entry
 from .change import Change, Row, as_row
 from .crypto import Keyring
 from .document import (

@@ -20,6 +20,8 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Connection, insert, select
 
+from tidegate.api.store import Actor, Entry
+
 from .errors import StoreError
 from .tables import audit
 
@@ -30,33 +32,6 @@ _SIGNED: Final = (
     *("before", "after", "previous"),
 )
 CHUNK: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """Who changes something, and from where.
-
-    Attributes:
-        name: a user, or what acts for one (`cli:root`).
-        source: an address, or the host of a command.
-        request_id: of the request to the admin API; "" elsewhere.
-    """
-
-    name: str
-    source: str = ""
-    request_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One change; `before` and `after` with secrets masked, None where there is nothing."""
-
-    action: str
-    """create, update or delete and a kind, or another verb."""
-    target: str
-    team_id: str
-    before: Mapping[str, Any] | None = None
-    after: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """Backups: one format for SQLite and PostgreSQL, so that one can be restored into the other.
 
-Gzip of lines of JSON: a head that names the schema, `["table", "store_sql_team"]` before the rows
+Gzip of lines of JSON: a head that names the schemas, `["table", "store_sql_team"]` before the rows
 of a table, each a line, and an end that counts them, without which the file is not whole. Secrets
-are in it as in the database: sealed under the master key, which is not.
+are in it as in the database: sealed under the master key, which is not. The tables of every plugin
+are in it, of those that are switched off as well.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import gzip
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
 import orjson
-from sqlalchemy import Connection, MetaData, Table, select, update
+from sqlalchemy import Connection, MetaData, Table, inspect, select, update
 
 from . import schema
 from .errors import StoreError
-from .tables import PREFIX, state
+from .schema import OWN, Schema
+from .tables import state
 
 FORMAT: Final = "tidegate-store-sql"
 KEPT: Final = 10
@@ -30,18 +32,18 @@ CHUNK: Final = 1000
 
 def backup(connection: Connection, path: Path) -> int:
     """Write all rows to `path`, 0600, whole or not at all; how many there were."""
-    version = schema.current(connection)
-    if version is None:
+    if OWN.current(connection) is None:
         raise StoreError("schema_outdated", "there is nothing to back up yet")
+    parts = _parts(connection)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     count = 0
     try:
         with os.fdopen(handle, "wb") as raw:
             with gzip.open(raw, "wb", compresslevel=3) as file:
-                head = {"format": FORMAT, "schema": version, "at": round(time.time(), 3)}
-                file.write(orjson.dumps(head) + b"\n")
-                for table in _tables(connection):
+                head = {"format": FORMAT, "schemas": _versions(connection, parts)}
+                file.write(orjson.dumps(head | {"at": round(time.time(), 3)}) + b"\n")
+                for table in (table for tables in parts.values() for table in tables):
                     file.write(orjson.dumps(["table", table.name]) + b"\n")
                     for row in connection.execute(select(table)).mappings():
                         values = {str(name): value for name, value in row.items()}
@@ -60,52 +62,87 @@ def backup(connection: Connection, path: Path) -> int:
 def backup_before(connection: Connection, folder: Path) -> Path:
     """The backup made before a migration; the oldest of them are removed."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    path = folder / f"{stamp}-schema-{schema.current(connection)}.jsonl.gz"
+    path = folder / f"{stamp}-schema-{OWN.current(connection)}.jsonl.gz"
     backup(connection, path)
     for old in sorted(folder.glob("*-schema-*.jsonl.gz"))[:-KEPT]:
         old.unlink()
     return path
 
 
-def restore(connection: Connection, path: Path) -> int:
+def restore(connection: Connection, path: Path, schemas: Sequence[Schema]) -> int:
     """Put what `path` holds in the place of all rows; how many they are.
 
-    The caller's transaction commits it, or does nothing. The schema is then this program's, and
+    The caller's transaction commits it, or does nothing. The schemas are then this program's, and
     the revision higher than any before, so that workers take it up.
     """
     lines = _read(path)
     head = next(lines)
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise StoreError("backup_invalid", f"{path} is not a backup of a store")
-    if head.get("schema") not in schema.VERSIONS:
-        raise StoreError(
-            "schema_newer", f"{path} has schema {head.get('schema')}: a newer program wrote it"
-        )
+    wanted = _wanted(head, path, schemas)
+    schema.lock(connection)
     before = 0
-    if schema.current(connection) is not None:
+    if OWN.current(connection) is not None:
         before = connection.execute(select(state.c.revision)).scalar_one()
-        _drop(connection)
-    schema.upgrade(connection, head["schema"])
+    _drop(connection)
+    for one, version in wanted.items():
+        one.migrate(connection, version)
     count = _insert(connection, lines, path)
-    schema.upgrade(connection)
+    schema.upgrade(connection, schemas)
     after = max(before, connection.execute(select(state.c.revision)).scalar_one()) + 1
-    for table in _tables(connection):
+    for table in _parts(connection)[OWN.prefix]:
         if "revision" in table.c:  # the one of the store, and of each row: all of it is new
             connection.execute(update(table).values(revision=after))
     return count
 
 
+def _wanted(head: dict[str, Any], path: Path, schemas: Sequence[Schema]) -> dict[Schema, str]:
+    """The schemas that a backup needs."""
+    known = {one.prefix: one for one in schemas}
+    wanted = {}
+    for prefix, version in head["schemas"].items():
+        if prefix not in known:
+            raise StoreError(
+                "backup_invalid",
+                f"{path} holds tables of another addon ({prefix}…): switch it on first",
+            )
+        if version not in known[prefix].versions:
+            raise StoreError(
+                "schema_newer", f"{path} has schema {version}: a newer program wrote it"
+            )
+        wanted[known[prefix]] = version
+    return wanted
+
+
 def _drop(connection: Connection) -> None:
-    for table in reversed(_tables(connection)):
-        table.drop(connection)
-    Table(schema.VERSION_TABLE, MetaData()).drop(connection)
+    for prefix, tables in _parts(connection).items():
+        for table in reversed(tables):
+            table.drop(connection)
+        Table(f"{prefix}version", MetaData()).drop(connection)
 
 
-def _tables(connection: Connection) -> list[Table]:
-    """The tables as they are in the database, those that others refer to first."""
+def _parts(connection: Connection) -> dict[str, list[Table]]:
+    """The tables that are in the database, by the prefix of whose they are.
+
+    Those that others refer to come first. A plugin shows by its table of versions.
+    """
+    names = inspect(connection).get_table_names()
+    prefixes = sorted(
+        (name.removesuffix("version") for name in names if name.endswith("_version")),
+        key=lambda prefix: (prefix != OWN.prefix, prefix),
+    )
     found = MetaData()
-    found.reflect(connection, only=lambda name, _: name.startswith(PREFIX))
-    return [table for table in found.sorted_tables if table.name != schema.VERSION_TABLE]
+    found.reflect(connection, only=[n for n in names if n.startswith(tuple(prefixes))])
+    parts: dict[str, list[Table]] = {prefix: [] for prefix in prefixes}
+    for table in found.sorted_tables:
+        prefix = max((p for p in prefixes if table.name.startswith(p)), key=len)
+        if table.name != f"{prefix}version":
+            parts[prefix].append(table)
+    return parts
+
+
+def _versions(connection: Connection, parts: Iterable[str]) -> dict[str, str | None]:
+    return {prefix: schema.version_in(connection, f"{prefix}version") for prefix in parts}
 
 
 def _read(path: Path) -> Iterator[Any]:
@@ -120,7 +157,7 @@ def _read(path: Path) -> Iterator[Any]:
 
 
 def _insert(connection: Connection, lines: Iterator[Any], path: Path) -> int:
-    tables = {table.name: table for table in _tables(connection)}
+    tables = {table.name: table for part in _parts(connection).values() for table in part}
     for table in reversed(list(tables.values())):
         connection.execute(table.delete())
     into: Table | None = None

@@ -10,8 +10,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from tidegate.api.store import Actor, Entry
+
 from . import audit
-from .audit import Actor, Entry
 from .errors import StoreError
 from .kinds import KINDS, PROVIDER, SERVICE, SUBSCRIPTION, TEAM, Kind, Scope
 from .specs import origin
@@ -37,6 +38,7 @@ class Change:
         self.vault = vault
         locked = select(state.c.revision).where(state.c.id == 1).with_for_update()
         self.revision = connection.execute(locked).scalar_one() + 1
+        vault.unlock(connection)  # a backup that was restored has secrets of its own
         self.at = round(time.time(), 3)
         self.entries: list[Entry] = []
         self._labels: dict[str, str] = {}

@@ -7,21 +7,22 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from . import schema
+from tidegate.api.store import Actor, Entry
+
 from .applying import Options, apply, export
-from .audit import Actor, Entry
 from .backup import backup, restore
 from .crypto import Keyring, new_key
 from .document import parse, render
 from .errors import StoreError
 from .kinds import PLATFORM, TEAM, Scope
+from .schema import Schema
 from .specs import moment
 from .store import Store
 
@@ -53,29 +54,34 @@ def add_commands(app: typer.Typer, addon: StoreSql) -> None:
 def _add_schema(app: typer.Typer, addon: StoreSql) -> None:
     @app.command()
     def status(as_json: Json = False) -> None:
-        """Say which schema the database has, and what is in it. Exit 1: it is not up to date."""
+        """Say which schemas the database has, and which this program. Exit 1: not the same."""
         with _failing():
             store = addon.store
             store.database.make_private()
             with store.database.read() as connection:
-                version = schema.current(connection)
-            told: dict[str, Any] = {"schema": version, "program": schema.HEAD}
-            if version == schema.HEAD:
+                found = {one.name: one.current(connection) for one in addon.schemas}
+            heads = {one.name: one.head for one in addon.schemas}
+            told: dict[str, Any] = {
+                "schemas": {n: {"database": v, "program": heads[n]} for n, v in found.items()}
+            }
+            if found == heads:
                 told["revision"] = store.revision()
         if as_json:
             _print_json(told)
         else:
-            for name, value in told.items():
-                typer.echo(f"{name:10}{value or 'none'}")
-        if version != schema.HEAD:
+            for name, version in found.items():
+                typer.echo(f"{name:20}{version or 'none'} (program: {heads[name]})")
+            typer.echo(f"{'revision':20}{told.get('revision', 'none')}")
+        if found != heads:
             raise typer.Exit(1)
 
     @app.command()
     def upgrade() -> None:
-        """Bring the schema up to date. What was before is backed up first."""
+        """Bring the schemas up to date. What was before is backed up first."""
         with _failing():
-            addon.open()
-        typer.echo(f"the schema is {schema.HEAD}", err=True)
+            addon.prepare()
+        for one in addon.schemas:
+            typer.echo(f"the schema of {one.name} is {one.head}", err=True)
 
 
 def _add_backup(app: typer.Typer, addon: StoreSql) -> None:
@@ -100,19 +106,19 @@ def _add_backup(app: typer.Typer, addon: StoreSql) -> None:
         if not yes:
             typer.confirm("All that is in the store now is lost. Go on?", abort=True)
         with _failing():
-            count = restored(addon.store, file)
+            count = restored(addon.store, file, addon.schemas)
         typer.echo(f"{count} rows from {file}", err=True)
 
 
-def restored(store: Store, file: Path) -> int:
+def restored(store: Store, file: Path, schemas: Sequence[Schema]) -> int:
     """Restore a backup, note it in the audit, begin a new anchor; how many rows it has."""
     store.database.make_private()
     with store.database.write() as connection:
-        count = restore(connection, file)
+        count = restore(connection, file, schemas)
         if not store.vault.unlock(connection):
             raise StoreError("backup_invalid", f"{file} holds no store")
     with store.change(actor()) as change:
-        change.entries.append(Entry("restore store", file.name, "", None, {"rows": count}))
+        change.entries.append(Entry("restore store", file.name, after={"rows": count}))
     with store.database.read() as connection:
         store.anchor.move(connection, anew=True)
     return count
@@ -236,7 +242,7 @@ def _add_secrets(app: typer.Typer, addon: StoreSql) -> None:
                 store.vault.add_key(new_key())
             with store.change(actor()) as change:
                 count = store.vault.rewrap(change.connection)
-                change.entries.append(Entry("rotate secrets", f"{count} secrets", ""))
+                change.entries.append(Entry("rotate secrets", f"{count} secrets"))
             store.vault.drop_old_keys()
         typer.echo(f"{count} secrets are under the new key", err=True)
 

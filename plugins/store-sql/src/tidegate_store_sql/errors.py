@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from tidegate.api import store
+
 STATUS: Final = {
     "invalid": 422,
     "not_found": 404,
     "already_exists": 409,
-    "revision_conflict": 409,
+    "revision_conflict": 412,
     "route_taken": 409,
     "secret_origin_changed": 409,
     "secret_missing": 409,
@@ -23,13 +25,11 @@ STATUS: Final = {
 """Every code of a `StoreError`, with the status that it has in an HTTP API."""
 
 
-class StoreError(Exception):
+class StoreError(store.StoreError):
     """A command that was refused or could not be done. Nothing of it was stored.
 
     The message holds no secret.
     """
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.status = STATUS[code]
+        super().__init__(code, message, STATUS[code])

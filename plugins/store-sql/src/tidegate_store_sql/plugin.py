@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,9 @@ from .backup import backup_before
 from .compiling import compile_snapshot
 from .database import Database
 from .errors import StoreError
+from .platform import Platform
 from .queries import read_revision
+from .schema import OWN, Schema
 from .snapshot import EMPTY, Compiled
 from .store import Store
 from .vault import Vault
@@ -75,17 +77,33 @@ class StoreSql(Plugin[StoreSqlConfig]):
         """Where backups that are made by themselves go."""
         return self.context.state / "backups"
 
-    def open(self) -> Store:
-        """The store, with its schema up to date and its secrets open. Raises StoreError."""
+    @property
+    def schemas(self) -> tuple[Schema, ...]:
+        """The store's own schema, and those of the plugins that are on and have tables in it."""
+        found = (addon.migrations for addon in self.context.addons().values())
+        others = {each.prefix: each for each in found if each is not None}
+        return (OWN, *map(Schema, others.values()))
+
+    def prepare(self) -> Store:
+        """The store, with every schema up to date and its secrets open. Raises StoreError."""
+        return self.open(self.schemas)
+
+    def open(self, schemas: Sequence[Schema] = (OWN,)) -> Store:
+        """The store, with these schemas up to date and its secrets open. Raises StoreError."""
         store = self.store
         store.database.make_private()
         with store.database.read() as connection:
-            if schema.current(connection) == schema.HEAD and store.vault.unlock(connection):
+            known = all(one.current(connection) == one.head for one in schemas)
+            if known and store.vault.unlock(connection):
                 return store
         with store.database.write() as connection:
-            schema.upgrade(connection, backup=self._back_up)
+            schema.upgrade(connection, schemas, backup=self._back_up)
             store.vault.make(connection)
         return store
+
+    def platform_store(self) -> Platform:
+        """See `tidegate.api.store`."""
+        return Platform(self.prepare)
 
     def _back_up(self, connection: Connection) -> None:
         path = backup_before(connection, self.backups)
@@ -144,14 +162,14 @@ class StoreSql(Plugin[StoreSqlConfig]):
     @hook
     def bootstrap(self, node: Node) -> None:
         """Make the store, or migrate it, once for all workers."""
-        store = self.open()
+        store = self.prepare()
         store.move_anchor()
         store.database.close()
 
     def _compile(self) -> Compiled:
         store = self.store
         with store.database.read() as connection:
-            schema.require(connection)
+            OWN.require(connection)
             store.vault.unlock(connection)  # a backup that was restored has a pepper of its own
             return compile_snapshot(connection, store.vault, self.snapshot)
 

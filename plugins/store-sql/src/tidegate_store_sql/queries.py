@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 from sqlalchemy import Connection, Select, func, or_, select, tuple_
+
+from tidegate.api.store import Role, Roles
 
 from . import tables
 from .change import Row, as_row
@@ -91,17 +93,16 @@ class Queries:
         last = [items[-1][kind.key], items[-1]["id"]]
         return Page(items, base64.urlsafe_b64encode(orjson.dumps(last)).decode())
 
-    def roles(self, user: str) -> dict[str, str]:
-        """The role of a user in each of his teams, by team id; "" stands for the platform."""
+    def roles(self, user: str) -> Roles:
+        """What a user is."""
         with self.database.read() as connection:
             member, admin = tables.member.c, tables.admin.c
             rows = connection.execute(
                 select(member.team_id, member.role).where(member.user == user)
             )
-            roles = {str(team): str(role) for team, role in rows}
-            if connection.execute(select(admin.id).where(admin.user == user)).first() is not None:
-                roles[""] = "admin"
-        return roles
+            teams = {str(team): cast(Role, role) for team, role in rows}
+            is_admin = connection.execute(select(admin.id).where(admin.user == user)).first()
+        return Roles(is_admin is not None, teams)
 
     def audit(self, scope: Scope, *, before: int | None = None, limit: int = PAGE) -> list[Row]:
         """Entries that `scope` may see, the newest first; `before` a sequence number."""

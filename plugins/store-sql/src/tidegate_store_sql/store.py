@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
-from zlib import crc32
 
 from sqlalchemy import or_, select, update
 
+from tidegate.api.keys import SHOWN, new_key
+from tidegate.api.store import Actor
+
 from . import tables
-from .audit import Actor, Anchor, Verdict, verify
+from .audit import Anchor, Verdict, verify
 from .change import Change, Row, as_row
 from .database import Database
 from .errors import StoreError
@@ -35,11 +36,6 @@ from .vault import Vault, belonging
 
 PAGE: Final = 50
 LONGEST_PAGE: Final = 1000
-KEY_PREFIX: Final = "tg_"
-SHOWN: Final = 8
-"""Characters of a key that are kept in the clear."""
-
-_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 class _TakenBack(Exception):
@@ -249,20 +245,6 @@ def sealed(vault: Vault, provider: Row, spec: ProviderKeySpec) -> str | None:
         return None
     belongs = belonging(provider["team_id"], provider["id"])
     return vault.seal(spec.secret.get_secret_value().encode(), belongs)
-
-
-def new_key() -> str:
-    """A key of 256 random bits, with a prefix and a checksum that scanners recognise."""
-    body = KEY_PREFIX + _base62(secrets.randbits(256), 43)
-    return body + _base62(crc32(body.encode()), 6)
-
-
-def _base62(number: int, width: int) -> str:
-    digits = ""
-    for _ in range(width):
-        number, digit = divmod(number, 62)
-        digits = _ALPHABET[digit] + digits
-    return digits
 
 
 def _parent(kind: Kind) -> Kind:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from alembic import context
-from tidegate_store_sql.schema import VERSION_TABLE
-from tidegate_store_sql.tables import metadata
 
+given = context.config.attributes
 context.configure(
-    connection=context.config.attributes["connection"],
-    target_metadata=metadata,
-    version_table=VERSION_TABLE,
+    connection=given["connection"],
+    version_table=given["version_table"],
     render_as_batch=True,
 )
 context.run_migrations()
