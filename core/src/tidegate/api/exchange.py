@@ -96,6 +96,8 @@ class Exchange:
     `answered_by`, `credentials`, `endings`, `expired`, `seed`, `sinks` and `trace` are core's.
 
     Attributes:
+        anonymous: set in `authenticate` where the service that it is for serves callers without
+            a credential: who has none then passes.
         background: it renews what a cache holds, beside another exchange: no client waits for
             it, no transform that a cache does not store runs on it, and it is not logged.
         fallback: set by a cache in `cache_lookup`: what answers where no upstream did. It is
@@ -124,6 +126,7 @@ class Exchange:
         "_json",
         "_random",
         "_stash",
+        "anonymous",
         "answered_by",
         "attempts",
         "background",
@@ -181,6 +184,7 @@ class Exchange:
         self.seed = seed
         self.response: http.Response | None = None
         self.principal: Principal | None = None
+        self.anonymous = False
         self.upstream: Upstream | None = None
         self.attempts: list[Attempt] = []
         self.denial: Denial | None = None

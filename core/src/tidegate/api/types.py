@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 from mitmproxy import http
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
 
 NO_ATTRIBUTES: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -72,13 +75,20 @@ class Body:
 
     Only in the scope of such a hook is a body gathered. `limit` (decoded bytes; None: the
     gateway's `limits.gather`) bounds it: a longer request is 413, a longer response is 502.
-    `streams` False: event streams may pass it by, for it redacts nothing.
+    `streams` False: event streams may pass it by, for it redacts nothing. `when` is asked of
+    each exchange whose request is to be gathered, once the hooks before have run: False, and
+    this hook is called without.
     """
 
     request: bool = False
     response: bool = False
     limit: int | None = None
     streams: bool = True
+    when: Callable[[Exchange], bool] | None = None
+
+    def wanted(self, exchange: Exchange) -> bool:
+        """Whether the hook needs the body of this exchange."""
+        return self.when is None or self.when(exchange)
 
 
 class WsMessage:

@@ -114,7 +114,7 @@ class Addon:
             step.call, step.is_async = teed(step, fn, limit, self._late), False
             step.rule = RULES["cache_store"]
         elif self.mode == "shadow":
-            step.call = shadowed(step, fn, peeks=bool(body and body.request))
+            step.call = shadowed(step, fn, peeks=body if body and body.request else None)
         elif hook in ("transform_request", "transform_response"):
             step.call = checked(hook, fn, is_async)
         if self.rollout is not None:

@@ -158,7 +158,7 @@ class Pipeline:
 
     def gathers(self, exchange: Exchange, length: int | None) -> bool:
         """Whether the rest of the request steps wait for the request's body, of this length."""
-        return self.body_at < len(self.steps) and self.needs.gathers(exchange.request, length)
+        return self.body_at < len(self.steps) and self.needs.gathers(exchange, length)
 
     # -- request ------------------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ class Pipeline:
         """Strip what authenticate hooks consumed; ask for a principal where one is needed."""
         if exchange.credentials:
             strip_credentials(exchange)
-        if exchange.principal is None and not self.anonymous:
+        if exchange.principal is None and not (self.anonymous or exchange.anonymous):
             return errors.UNAUTHENTICATED.denial(headers=(("www-authenticate", "Bearer"),))
         return None
 

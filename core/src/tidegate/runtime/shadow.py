@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from tidegate.api import errors
 from tidegate.api.exchange import Exchange, Shadow
-from tidegate.api.types import BodySink, Denial, Event, Principal, SseEvent, WsMessage
+from tidegate.api.types import Body, BodySink, Denial, Event, Principal, SseEvent, WsMessage
 from tidegate.api.upstream import Upstream
 
 from .changes import View, changes, untouched, view
@@ -25,13 +25,13 @@ type Detail = str | Callable[[], str]
 _new = Exchange.__new__
 
 
-def shadowed(step: Step, fn: Call, *, peeks: bool = False) -> Call:
+def shadowed(step: Step, fn: Call, *, peeks: Body | None = None) -> Call:
     """The hook of an addon in shadow mode, made harmless.
 
     `peeks`: it needs the request's body, which for its sake alone is not always gathered.
     """
-    if peeks:
-        return _peeking(step, shadowed(step, fn))
+    if peeks is not None:
+        return _peeking(step, shadowed(step, fn), peeks)
     if step.hook == "transform_event":
         return lambda exchange, event: _on_event(step, fn, exchange, event)
     stores = step.hook == "cache_store"  # a sink changes nothing: it may fill its cache
@@ -59,9 +59,9 @@ def shadowed(step: Step, fn: Call, *, peeks: bool = False) -> Call:
     return call
 
 
-def _peeking(step: Step, call: Call) -> Call:
+def _peeking(step: Step, call: Call, body: Body) -> Call:
     def unseen(exchange: Exchange) -> bool:
-        if exchange.request.data.content is not None:
+        if exchange.request.data.content is not None or not body.wanted(exchange):
             return False
         record(step, exchange, "fail", "the body was too large to be seen, or of unknown length")
         return True
@@ -145,6 +145,7 @@ def shadow_of(exchange: Exchange) -> Exchange:
     copy.started = exchange.started
     copy.seed = exchange.seed
     copy.principal = exchange.principal
+    copy.anonymous = exchange.anonymous
     copy.upstream = exchange.upstream
     copy.credentials = exchange.credentials
     copy._stash = exchange.stash
