@@ -68,7 +68,7 @@ upstream = "https://orders.example.com"
 visibility = "public"
 approval = "auto"
 operations = ["GET /", "GET /{id}"]
-policy = \"\"\"request.hour > 8
+policy = \"\"\"now.getHours() > 8
 \"\"\"
 
 [[team.provider]]
@@ -149,6 +149,11 @@ def test_two_services_may_swap_their_paths(store):
         ('[[team]]\nname="a"\napplication=[{name="x", subscription=[{service="b/c"}]}]',
          "no service b/c"),
         ('[[team]]\nname="a"\napplication=[{name="x", key=[{name="k"}]}]', "hash"),
+        ('[[team]]\nname="a"\nservice=[{name="x", policy="nme == 1"}]', "do you mean `name`"),
+        ('[[team]]\nname="a"\nservice=[{name="x", policy="name =="}]', "policy: column"),
+        ('[[team]]\nname="a"\nservice=[{name="x", path="/{t}", strip=true}]', "`strip` needs"),
+        ('[[team]]\nname="a"\nservice=[{name="x", operations=["GET /{a}", "GET /{b}"]}]',
+         "in conflict"),
         ('[[team]]\nname="a"\nprovider=[{name="p", kind="x", url="http://x", '
          'key=[{name="k", secret="${NOT_SET_HERE}"}]}]', "NOT_SET_HERE is not set"),
     ],
@@ -300,7 +305,8 @@ members = st.fixed_dictionaries(
 )
 services = st.fixed_dictionaries(
     {"name": names, "title": text, "kind": st.sampled_from(["rest", "ai"]), "models": lists,
-     "path": st.builds(lambda: f"/p{next(numbers)}"), "strip": st.booleans(), "policy": text,
+     "path": st.builds(lambda: f"/p{next(numbers)}"), "strip": st.booleans(),
+     "policy": st.sampled_from(["", "anonymous", "name\n== \"é\""]),
      "hosts": st.sampled_from([(), ("a.test",), ("*.b.test", "c.test")]), "docs": text,
      "methods": st.sampled_from([None, ("GET",), ("GET", "POST")]), "anonymous": st.booleans(),
      "visibility": st.sampled_from(["private", "internal", "public"]),

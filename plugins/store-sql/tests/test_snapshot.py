@@ -152,3 +152,15 @@ def test_a_secret_that_does_not_open_is_none_and_keeps_nothing_else_away(store, 
     snapshot = compiled(store)
     assert snapshot.providers["red"][0].keys[0].secret is None
     assert snapshot.consumer(shop.secret_key) is not None
+
+
+def test_it_knows_applications_by_name_and_the_methods_that_a_path_takes(store):
+    service = {"name": "s", "path": "/s", "methods": ["GET", "PUT"]}
+    team = {"name": "red", "service": [service], "application": [{"name": "web"}]}
+    apply(store, ADA, Document.model_validate({"team": [team]}))
+    snapshot = compiled(store)
+    assert snapshot.application("red", "web").team.name == "red"
+    assert snapshot.application("blue", "web") is None
+    assert snapshot.service("a.test", "/s/1", "POST") is None
+    assert snapshot.methods("a.test", "/s/1", "POST") == ("GET", "PUT")
+    assert snapshot.methods("a.test", "/t", "POST") == ()

@@ -173,6 +173,12 @@ class Snapshot(Protocol):
     def service(self, host: str, path: str, method: str) -> Service | None:
         """The service for a request head, as `exchange.host` and `exchange.path` give it."""
 
+    def methods(self, host: str, path: str, method: str) -> tuple[str, ...]:
+        """What services take at a path where none takes `method`; `service` says which."""
+
+    def application(self, team: str, name: str) -> Application | None:
+        """An application by its name and its team's, as a principal has them."""
+
     def consumer(self, credential: str) -> Consumer | None:
         """Whom a key was given to, expired and revoked ones included; None: nobody."""
 

@@ -127,6 +127,7 @@ class StoreSql(Plugin[StoreSqlConfig]):
         service = snapshot.service(exchange.host, exchange.path, method)
         if service is not None:
             stash[SERVICE] = service
+            exchange.anonymous = service.anonymous
 
     def explain(self, hook: str, exchange: Exchange) -> str:
         """Which service it found."""

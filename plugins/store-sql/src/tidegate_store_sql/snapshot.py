@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from tidegate.api import Match, RouteEntry, RouteTable
+from tidegate.api import Match, NotAllowed, RouteEntry, RouteTable
 from tidegate.api.platform import (
     Application,
     Consumer,
@@ -48,7 +48,16 @@ class Compiled:
     `previous`: its table of routes is taken over where it has the same services.
     """
 
-    __slots__ = ("_consumers", "_grants", "_routes", "parts", "pepper", "revision", "used")
+    __slots__ = (
+        "_applications",
+        "_consumers",
+        "_grants",
+        "_routes",
+        "parts",
+        "pepper",
+        "revision",
+        "used",
+    )
 
     def __init__(
         self, revision: int, pepper: bytes, parts: Parts, previous: Compiled | None = None
@@ -59,6 +68,7 @@ class Compiled:
         self.used: set[str] = set()
         self._consumers = dict(parts.keys.values())
         self._grants = parts.grants
+        self._applications = {(a.team.name, a.name): a for a in parts.applications.values()}
         if previous is not None and previous.parts.services is parts.services:
             self._routes: RouteTable[Service] = previous._routes
         else:
@@ -83,6 +93,15 @@ class Compiled:
         """See `Snapshot.service`."""
         found = self._routes.match(host, path, method)
         return found.value if type(found) is Match else None
+
+    def methods(self, host: str, path: str, method: str) -> tuple[str, ...]:
+        """See `Snapshot.methods`."""
+        found = self._routes.match(host, path, method)
+        return found.methods if isinstance(found, NotAllowed) else ()
+
+    def application(self, team: str, name: str) -> Application | None:
+        """See `Snapshot.application`."""
+        return self._applications.get((team, name))
 
     def consumer(self, credential: str) -> Consumer | None:
         """See `Snapshot.consumer`. What is looked up is a hash under a secret: how long it takes

@@ -18,11 +18,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     SecretStr,
     StringConstraints,
+    WithJsonSchema,
     model_validator,
 )
 
+from tidegate.api.conditions import Operations
+from tidegate.api.expression import Expression, ExpressionError
 from tidegate.api.match import RouteEntry, parse
 from tidegate.api.platform import Approval, Visibility
 
@@ -74,9 +78,18 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[
 User = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._+@-]{1,254}$")]
 Ref = Annotated[str, StringConstraints(pattern=r"^[a-z0-9._-]{1,64}/[a-z0-9._-]{1,64}$")]
 Url = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_url)]
-Lines = tuple[Annotated[Line, StringConstraints(min_length=1)], ...]
+Lines = Annotated[
+    tuple[Annotated[Line, StringConstraints(min_length=1)], ...], Field(max_length=1000)
+]
+_DATE: Final[dict[str, Any]] = {"type": "string", "format": "date-time"}
+_SECONDS: Final = {"type": "number", "minimum": 0, "maximum": 253402300799}
 Instant = Annotated[
-    float, BeforeValidator(_instant), Field(ge=0, le=253402300799, allow_inf_nan=False)
+    float,
+    BeforeValidator(_instant),
+    Field(ge=0, le=253402300799, allow_inf_nan=False),
+    PlainSerializer(lambda value: moment(value), datetime, when_used="json"),
+    WithJsonSchema({"anyOf": [_DATE, _SECONDS]}, mode="validation"),
+    WithJsonSchema(_DATE, mode="serialization"),
 ]
 """Unix seconds; written as a date and time with its zone."""
 Role = Literal["owner", "admin", "developer", "viewer"]
@@ -109,7 +122,7 @@ class MemberSpec(Spec):
     role: Role = "developer"
 
 
-class ServiceSpec(Spec):
+class ServiceOutline(Spec):
     """A published API; the fields are those of `tidegate.api.platform.Service`."""
 
     name: Name
@@ -126,7 +139,6 @@ class ServiceSpec(Spec):
     models: Lines | None = None
     operations: Lines | None = None
     policy: Words = ""
-    docs: Annotated[str, StringConstraints(max_length=4_000_000), AfterValidator(_storable)] = ""
 
     @model_validator(mode="after")
     def _routable(self) -> Self:
@@ -138,6 +150,14 @@ class ServiceSpec(Spec):
         for operation in self.operations or ():
             method, _, path = operation.partition(" ")
             parse(RouteEntry(None, path=path, exact=True, methods={method}))
+        Operations(self.operations or (), self.path)
+        if self.strip and "{" in self.path:
+            raise ValueError("`strip` needs a path without {…}")
+        if self.policy.strip():
+            try:
+                Expression(self.policy)
+            except ExpressionError as error:
+                raise ValueError(f"policy: {error}") from None
         return self
 
     def entries(self) -> list[RouteEntry[None]]:
@@ -154,24 +174,17 @@ class ServiceSpec(Spec):
         return _PARAM.sub("{}", self.path.removesuffix("/*").removesuffix("/"))
 
 
+class ServiceSpec(ServiceOutline):
+    """A published API with its documentation: OpenAPI, JSON or YAML."""
+
+    docs: Annotated[str, StringConstraints(max_length=4_000_000), AfterValidator(_storable)] = ""
+
+
 class ApplicationSpec(Spec):
     """A consumer of services."""
 
     name: Name
     title: Line = ""
-
-
-class KeySpec(Spec):
-    """A credential of an application: what is known of it without the key itself."""
-
-    name: Name
-    prefix: Line = ""
-    hash: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-    expires: Instant | None = None
-    revoked: Instant | None = None
-    services: tuple[Ref, ...] | None = None
-    models: Lines | None = None
-    networks: tuple[Annotated[str, AfterValidator(_network)], ...] | None = None
 
 
 class KeyRequest(Spec):
@@ -182,6 +195,14 @@ class KeyRequest(Spec):
     services: tuple[Ref, ...] | None = None
     models: Lines | None = None
     networks: tuple[Annotated[str, AfterValidator(_network)], ...] | None = None
+
+
+class KeySpec(KeyRequest):
+    """A credential of an application: what is known of it without the key itself."""
+
+    prefix: Line = ""
+    hash: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+    revoked: Instant | None = None
 
 
 class SubscriptionSpec(Spec):
@@ -208,7 +229,7 @@ class ProviderKeySpec(Spec):
     """A secret of a provider. Without one, what is stored stays."""
 
     name: Name
-    secret: SecretStr | None = None
+    secret: Annotated[SecretStr, Field(min_length=1, max_length=16_384)] | None = None
 
 
 class PolicySpec(Spec):
