@@ -21,7 +21,7 @@ from google import genai
 
 from tidegate.api import AddonConfig, Plugin, Principal, hook
 from tidegate.api.formats import AiCall
-from tidegate.testing import ScriptedUpstream, Use
+from tidegate.testing import ScriptedUpstream, Use, make_exchange
 from tidegate.testing import script as scripts
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
@@ -116,7 +116,7 @@ async def test_a_key_is_in_no_log_error_explanation_or_repr(lane, caplog):
             repr(addon.config),
             repr(addon.catalog.providers),
             repr(addon.catalog.states),
-            addon.explain("route", None),
+            addon.explain("route", make_exchange("POST")),
             repr(leaf_of(addon)),
         ]
         assert not [text for text in shown if SECRET in text]

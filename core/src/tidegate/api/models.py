@@ -1,7 +1,8 @@
 """Models of providers: what a plugin that chooses a model learns from one that knows providers.
 
 A plugin that is configured with providers puts its `Models` on every exchange it sees, before
-`route` (`exchange.stash[MODELS]`). Others find models there, and get an `Upstream` for each.
+`route` (`exchange.stash[MODELS]`): those that its caller may use. Others find models there, and
+get an `Upstream` for each.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Model:
     context: int | None = None
     """Tokens of prompt and answer together."""
     max_output: int | None = None
+    team: str = ""
+    """Whose provider it is; "": everyone's."""
 
     @property
     def id(self) -> str:

@@ -38,6 +38,7 @@ class Catalog:
         credentials: Mapping[str, Credentials] | None = None,
     ) -> None:
         self.providers: dict[str, Provider] = {one.name: one for one in source.providers()}
+        self.names = frozenset(self.providers)
         self.aliases: Mapping[str, str] = source.aliases()
         self._policy: TranslationPolicy = policy
         self.credentials: Mapping[str, Credentials] = credentials or {}
@@ -54,7 +55,7 @@ class Catalog:
         }
         self.states: dict[str, tuple[KeyState, ...]] = {
             name: tuple(
-                KeyState(name, key, recover, alarm, self._ready(name))
+                KeyState(provider.label, key, recover, alarm, self._ready(name))
                 for key in provider.keys or (NO_KEY,)
             )
             for name, provider in self.providers.items()
@@ -70,8 +71,11 @@ class Catalog:
         return lambda: held.current() is not None
 
     def adopt(self, previous: Catalog) -> None:
-        """Take over what another catalogue learned of keys that are the same."""
+        """Take over what another catalogue learned of keys that are the same, at the same URL."""
         for name, states in self.states.items():
+            before = previous.providers.get(name)
+            if before is None or before.url != self.providers[name].url:
+                continue
             old = {state.key: state for state in previous.states.get(name, ())}
             for state in states:
                 if (known := old.get(state.key)) is not None:
@@ -143,9 +147,11 @@ class Catalog:
         id: str,
         several: bool,
     ) -> Upstream:
+        name = f"{model.id} of {provider.team}" if provider.team else model.id
         leaf = upstream_from_url(
             provider.url,
-            name=f"{model.id} ({key.label})" if several else model.id,
+            name=f"{name} ({key.label})" if several else name,
+            trusted=provider.trusted,
             headers=fields_of(provider, key),
             timeouts=provider.timeouts,
             weight=key.weight,

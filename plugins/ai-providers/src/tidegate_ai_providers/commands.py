@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from . import screens
-from .config import AiProvidersConfig, ProviderConfig
+from .config import AiProvidersConfig, ProviderConfig, reason_of
 from .editing import with_provider, without_provider
 from .known import Known, known
 from .source import profile_of
@@ -157,7 +157,7 @@ def tried(addon: AiProviders, entry: dict[str, Any], model: str) -> Outcome:
         config = AiProvidersConfig.model_validate({"providers": [expanded]})
         fresh = AiProviders(config, addon.context)
     except ValueError as error:
-        return Outcome(name, False, None, 0.0, _first_line(error))
+        return Outcome(name, False, None, 0.0, reason_of(error))
     if name in fresh.source.off:
         return Outcome(name, False, None, 0.0, fresh.source.off[name])
     return ask(fresh, name, model)
@@ -232,16 +232,7 @@ def checked(entry: dict[str, Any]) -> ProviderConfig:
     try:
         return ProviderConfig.model_validate(entry)
     except ValueError as error:
-        raise ValueError(_first_line(error)) from None
-
-
-def _first_line(error: ValueError) -> str:
-    details: list[Any] = getattr(error, "errors", list)()
-    if not details:
-        return str(error)
-    where = ".".join(map(str, details[0]["loc"]))
-    reason = str(details[0]["msg"]).removeprefix("Value error, ")
-    return f"{where}: {reason}" if where else reason
+        raise ValueError(reason_of(error)) from None
 
 
 def _pairs(options: list[str] | None) -> dict[str, str]:

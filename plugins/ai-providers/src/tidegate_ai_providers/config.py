@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tidegate.api import AddonConfig, ByteSize, Duration, Secret
 from tidegate.api.config import Model as Table
@@ -130,6 +137,8 @@ class AiProvidersConfig(AddonConfig):
 
     `unknown` says what becomes of calls for a model that nobody here has. `body` bounds the
     request bodies that are read. `recover` is how long a refused key rests before it is tried.
+    `team_hosts` are patterns of hosts where teams may have providers whatever their addresses:
+    elsewhere these must be public ones.
     """
 
     providers: tuple[Annotated[ProviderConfig, BeforeValidator(_named)], ...] = ()
@@ -138,6 +147,7 @@ class AiProvidersConfig(AddonConfig):
     unknown: Literal["refuse", "pass"] = "refuse"
     body: ByteSize = 32 * 1024 * 1024
     recover: Duration = Field(default=300.0, gt=0)
+    team_hosts: tuple[str, ...] = ()
 
     @field_validator("providers")
     @classmethod
@@ -162,3 +172,13 @@ class AiProvidersConfig(AddonConfig):
             if provider not in [p.name for p in self.providers]:
                 raise ValueError(f"aliases.{alias}: no provider is named {provider!r}")
         return self
+
+
+def reason_of(error: ValueError) -> str:
+    """What is wrong, in one line, without the values."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {reason}" if where else reason

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 from tidegate.api.models import Model
 
-from .catalog import Catalog
 from .known import SHAPES
+from .teams import Catalogue
 
 CREATED: Final = 1_700_000_000
 """When a model was made is not known here, and clients want a number: the same for each."""
@@ -31,7 +31,7 @@ def list_asked(path: str) -> tuple[str, str] | None:
     return None
 
 
-def entries(catalog: Catalog, virtual: Iterable[str] = ()) -> Iterator[tuple[str, Model]]:
+def entries(catalog: Catalogue, virtual: Iterable[str] = ()) -> Iterator[tuple[str, Model]]:
     """Names and models: those that stand for several, those that are listed, then the aliases."""
     for name in virtual:
         yield name, several(name)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -39,18 +41,25 @@ from .refusals import (
     UNTRANSLATABLE,
 )
 from .source import ConfiguredSource, Source
+from .teams import Catalogue, TeamModels, Teams
 
 FIRST_TOKEN: Final = 5.0
 """Seconds that a starting worker waits for access tokens, so that the first call has one."""
 
 
-def _body(config: AiProvidersConfig) -> Body | None:
-    """Bodies are gathered where a provider is on: none, and the addon costs nothing."""
+def _body(config: AiProvidersConfig) -> Body:
+    """Bodies are gathered where a provider is on; else only of teams that have some."""
     try:
         on = bool(ConfiguredSource(config, os.environ, Path()).providers())
     except ValueError:  # a file that is elsewhere: the addon itself will say
         on = True
-    return Body(request=True, limit=config.body) if on else None
+    idle = not on and config.unknown == "pass"
+    return Body(request=True, limit=config.body, when=_of_a_team if idle else None)
+
+
+def _of_a_team(exchange: Exchange) -> bool:
+    """Whether the caller's team has providers of its own."""
+    return isinstance(exchange.stashed(MODELS), TeamModels)
 
 
 class AiProviders(Plugin[AiProvidersConfig]):
@@ -64,9 +73,11 @@ class AiProviders(Plugin[AiProvidersConfig]):
         self.source = ConfiguredSource(config, os.environ, context.base)
         self._tokens: list[AccessToken] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self.catalog = self._catalog(self.source)
+        self.catalog = self._catalog(self.source, self._credentials(self.source))
+        self.teams = Teams(self.catalog, config.team_hosts, self._catalog, self._tell)
 
-    def _catalog(self, source: Source) -> Catalog:
+    def _credentials(self, source: Source) -> dict[str, Credentials]:
+        """Of those providers that have no keys, but what the machine or a file has."""
         credentials: dict[str, Credentials] = {}
         for provider in source.providers():
             for format in (*provider.formats, *provider.serves.values()):
@@ -79,6 +90,11 @@ class AiProviders(Plugin[AiProvidersConfig]):
                 token = AccessToken(held, self.context.log, provider.name)
                 self._tokens.append(token)
                 credentials[provider.name] = token
+        return credentials
+
+    def _catalog(
+        self, source: Source, credentials: Mapping[str, Credentials] = MappingProxyType({})
+    ) -> Catalog:
         config = self.config
         return Catalog(
             source,
@@ -88,9 +104,12 @@ class AiProviders(Plugin[AiProvidersConfig]):
             credentials=credentials,
         )
 
+    def _tell(self, text: str) -> None:
+        self.context.log.warning("%s", text)
+
     def _alarm(self, event: str, text: str) -> None:
         self.context.counters.add(f"keys_{event}_total")
-        self.context.log.warning("%s", text)
+        self._tell(text)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -98,7 +117,7 @@ class AiProviders(Plugin[AiProvidersConfig]):
     async def startup(self, previous: Plugin[Any] | None) -> None:
         """Take over what was learned of keys; begin to keep access tokens."""
         if isinstance(previous, AiProviders):
-            self.catalog.adopt(previous.catalog)
+            self.teams.adopt(previous.teams)
         if self._tokens:
             self._tasks = [asyncio.create_task(token.keep()) for token in self._tokens]
             tried = [asyncio.ensure_future(token.tried.wait()) for token in self._tokens]
@@ -119,42 +138,43 @@ class AiProviders(Plugin[AiProvidersConfig]):
 
     @hook
     def authorize(self, exchange: Exchange) -> None:
-        """Let others find the models."""
-        exchange.stash[MODELS] = self.catalog
+        """Let others find the models that the caller may use."""
+        exchange.stash[MODELS] = self.teams.of(exchange)
 
     @hook(needs=_body)
     def route(self, exchange: Exchange) -> Upstream | http.Response | Denial | None:
         """To the model that a call names."""
         path, method = exchange.path, exchange.request.data.method
-        if not self.catalog.providers and self.config.unknown == "pass":
+        models = self.teams.of(exchange)
+        if not models.names and self.config.unknown == "pass":
             return None
         if method == b"GET":
-            return self._list(exchange, path)
+            return self._list(exchange, models, path)
         if method != b"POST":
             return None
         if inbound_format(path) is not None:
-            return self._chat(exchange)
-        return self._other(exchange) if inbound_endpoint(path) is not None else None
+            return self._chat(exchange, models)
+        return self._other(exchange, models) if inbound_endpoint(path) is not None else None
 
-    def _chat(self, exchange: Exchange) -> Upstream | Denial | None:
+    def _chat(self, exchange: Exchange, models: Catalogue) -> Upstream | Denial | None:
         try:
             call = ai_call(exchange)
         except ValueError as error:
             return INVALID_REQUEST.denial(f"{INVALID_REQUEST.message} {_reason(error)}")
         assert call is not None
         name = call.request.model
-        model = self.catalog.find(name)
+        model = models.find(name)
         if model is None:
-            return self._unknown(name, "chat")
+            return self._unknown(models, name, "chat")
         lacking = missing(model, call.request)
         if lacking:
             return UNSUPPORTED.denial(f"The model {name!r} takes no {lacking}.")
         try:
-            return self._usable(self.catalog.upstream(model, call))
+            return self._usable(models.upstream(model, call))
         except LookupError:
             return UNTRANSLATABLE.denial()
 
-    def _other(self, exchange: Exchange) -> Upstream | Denial | None:
+    def _other(self, exchange: Exchange, models: Catalogue) -> Upstream | Denial | None:
         """Calls that are no chat. Tokens are counted for models of chat."""
         try:
             call = endpoint_call(exchange)
@@ -164,19 +184,19 @@ class AiProviders(Plugin[AiProvidersConfig]):
         kind = find_format(call.format).kind
         counting = kind == "count-tokens"
         name = call.request.model
-        model = self.catalog.find(name, "chat" if counting else kind)
+        model = models.find(name, "chat" if counting else kind)
         if model is None:
-            return self._unknown(name, kind)
-        if counting and kind not in self.catalog.providers[model.provider].serves:
+            return self._unknown(models, name, kind)
+        if counting and kind not in models.providers[model.provider].serves:
             return None  # its provider does not count: others may
         try:
-            return self._usable(self.catalog.upstream(model, call))
+            return self._usable(models.upstream(model, call))
         except LookupError:
             return UNTRANSLATABLE.denial()
 
-    def _unknown(self, name: str, kind: str) -> Denial | None:
+    def _unknown(self, models: Catalogue, name: str, kind: str) -> Denial | None:
         """Others may have it, where the configuration says so; but none of a provider of ours."""
-        if self.config.unknown == "pass" and name.partition("/")[0] not in self.catalog.providers:
+        if self.config.unknown == "pass" and name.partition("/")[0] not in models.names:
             return None
         what = "model" if kind == "chat" else f"model for {kind}"
         return MODEL_NOT_FOUND.denial(
@@ -192,7 +212,9 @@ class AiProviders(Plugin[AiProvidersConfig]):
             return UNAVAILABLE.denial(retry_after=min(wait, 60.0))
         return RATE_LIMITED.denial(retry_after=wait)
 
-    def _list(self, exchange: Exchange, path: str) -> http.Response | Denial | None:
+    def _list(
+        self, exchange: Exchange, models: Catalogue, path: str
+    ) -> http.Response | Denial | None:
         asked = list_asked(path)
         if asked is None:
             return None
@@ -201,11 +223,13 @@ class AiProviders(Plugin[AiProvidersConfig]):
         if shape == "openai" and exchange.header("anthropic-version") is not None:
             shape = "anthropic"
         if not name:
-            return _json(render(shape, entries(self.catalog, virtual)))
+            return _json(render(shape, entries(models, virtual)))
         found = several(name) if name in virtual else None
         for kind in ("chat", *SHAPES):
-            found = found or self.catalog.find(name, kind)
-        return self._unknown(name, "chat") if found is None else _json(one(shape, name, found))
+            found = found or models.find(name, kind)
+        return (
+            self._unknown(models, name, "chat") if found is None else _json(one(shape, name, found))
+        )
 
     @hook
     def cli_commands(self, app: Any) -> None:
@@ -220,9 +244,9 @@ class AiProviders(Plugin[AiProvidersConfig]):
     def explain(self, hook: str, exchange: Exchange) -> str:
         """Which providers are on, and how many keys they have."""
         parts = []
-        for name, provider in self.catalog.providers.items():
+        for provider in self.teams.of(exchange).providers.values():
             keys = len(provider.keys)
-            parts.append(f"{name} ({keys} key{'' if keys == 1 else 's'})")
+            parts.append(f"{provider.label} ({keys} key{'' if keys == 1 else 's'})")
         return f"providers: {', '.join(parts)}" if parts else "no provider is on"
 
 

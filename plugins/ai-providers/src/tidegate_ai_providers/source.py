@@ -36,7 +36,8 @@ class Provider:
 
     `formats`: the preferred one first; () where it has no chat. `serves`: other kinds of calls,
     each with its format. `models`: the listed ones. `open`: others are served as well. `ids`: what
-    the provider calls a model, where that is not its name here.
+    the provider calls a model, where that is not its name here. `team`: whose it is; "":
+    everyone's. `trusted`: as of an upstream.
     """
 
     name: str
@@ -58,6 +59,13 @@ class Provider:
     region: str = ""
     credentials: Path | None = None
     profile: str = "default"
+    team: str = ""
+    trusted: bool = True
+
+    @property
+    def label(self) -> str:
+        """Its name, and whose it is: for people."""
+        return f"{self.name} of {self.team}" if self.team else self.name
 
     def model(self, name: str, kind: str) -> Model | None:
         """A model that is not listed, with what is known of it; None: it has none of that kind."""
@@ -66,7 +74,8 @@ class Provider:
         found = facts(self.known, name) or Facts(kind)
         if found.kind != kind:
             return None
-        return make_model(self.name, name, self.formats, self.serves, found)
+        made = make_model(self.name, name, self.formats, self.serves, found)
+        return replace(made, team=self.team) if self.team else made
 
 
 class Source(Protocol):
@@ -132,7 +141,7 @@ def resolve(config: ProviderConfig, env: Mapping[str, str], base: Path) -> Provi
     if row.kind == "vertex" and not credentials and not keys:
         return f"{row.env} is not set"
     region = config.region or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or ""
-    if row.kind == "bedrock" and not region:
+    if row.kind == "bedrock" and not region and not (own and keys):
         return "no `region`, and AWS_REGION is not set"
     serves = SHAPES if own and not row.url else row.kinds
     formats = config.formats or row.formats

@@ -159,9 +159,10 @@ class AiRoute(Plugin[AiRouteConfig]):
     def _mirror(self, exchange: Exchange, route: Route, call: AiCall, models: Models) -> None:
         """Send a copy of the call beside it. Nothing that goes wrong there reaches the caller."""
         assert route.mirror is not None
+        found = known([route.mirror], models)
         try:
-            if route.mirror.active >= MIRRORED:
-                raise RuntimeError("the mirror is slow")
+            if not found or found[0].target.active >= MIRRORED:
+                raise RuntimeError("the mirror is slow, or not here")
             copy = self.context.fetch(exchange)
         except RuntimeError:  # also where this carrier can't
             self.context.counters.add("mirrors_not_sent_total")
@@ -203,7 +204,7 @@ class AiRoute(Plugin[AiRouteConfig]):
 def known(targets: Sequence[Target], models: Models) -> list[Candidate]:
     """The targets that providers have."""
     found = [(target, models.find(target.name)) for target in targets]
-    return [Candidate(target, model) for target, model in found if model is not None]
+    return [Candidate(target.of(model.team), model) for target, model in found if model is not None]
 
 
 def chosen(exchange: Exchange, share: Share | None) -> bool:

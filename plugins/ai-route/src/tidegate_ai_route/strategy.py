@@ -23,7 +23,7 @@ class Order:
 
     def __init__(self, strategy: Strategy, targets: Sequence[Target]) -> None:
         self._strategy = strategy
-        self._targets = targets
+        self._places = {target.name: place for place, target in enumerate(targets)}
         self._ring = HashRing([(target.name, target.weight) for target in targets])
 
     def sort(
@@ -46,8 +46,8 @@ class Order:
                 stream = call.request.stream
                 return sorted(candidates, key=lambda c: c.target.seconds(stream=stream))
             case "sticky":
-                places = list(self._ring.order(prompt_key(exchange, call)))
-                return sorted(candidates, key=lambda c: places.index(self._targets.index(c.target)))
+                order = list(self._ring.order(prompt_key(exchange, call)))
+                return sorted(candidates, key=lambda c: order.index(self._places[c.target.name]))
 
 
 def drawn(candidates: list[Candidate], exchange: Exchange) -> list[Candidate]:

@@ -21,6 +21,8 @@ LONGEST: Final = 300.0
 class Target:
     """One model of a virtual model. Times are Unix seconds of the exchanges, not of the clock.
 
+    What one name means to a team with providers of its own is another model: see `of`.
+
     Attributes:
         active: attempts that have not ended.
         first_byte: average seconds until a stream began; None: none was seen.
@@ -29,6 +31,8 @@ class Target:
     """
 
     __slots__ = (
+        "_of_teams",
+        "_option",
         "active",
         "failures",
         "first_byte",
@@ -41,6 +45,8 @@ class Target:
     )
 
     def __init__(self, option: TargetOption) -> None:
+        self._option = option
+        self._of_teams: dict[str, Target] = {}
         self.name = option.model
         self.weight = option.weight
         self.price: Price | None = option.price
@@ -50,6 +56,15 @@ class Target:
         self.out_until = 0.0
         self.first_byte: float | None = None
         self.per_token: float | None = None
+
+    def of(self, team: str) -> Target:
+        """What was seen of the model of a team's own provider; "": of everyone's."""
+        if not team:
+            return self
+        found = self._of_teams.get(team)
+        if found is None:
+            found = self._of_teams[team] = Target(self._option)
+        return found
 
     def is_out(self, now: float) -> bool:
         """Whether it failed so often of late that others are asked first."""
