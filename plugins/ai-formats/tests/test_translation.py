@@ -381,3 +381,18 @@ async def test_the_addon_tells_what_was_lost_unless_it_is_told_not_to(tmp_path):
         config = AiFormatsConfig(warnings=wanted)
         AiFormats(config, AddonContext("ai-formats", tmp_path)).transform_response(exchange)
         assert ("seed" in exchange.response.headers.get("x-tidegate-warnings", "")) is wanted
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("..", "/model/%2E%2E/converse"),
+        ("../x", "/model/..%2Fx/converse"),
+        ("a.b:0", "/model/a.b%3A0/converse"),
+    ],
+)
+def test_a_name_of_a_model_takes_no_step_in_the_path(model, path):
+    _, _, request = begin(
+        "openai-chat", "bedrock-converse", body={**ASKED["openai-chat"], "model": model}
+    )
+    assert request.path == path

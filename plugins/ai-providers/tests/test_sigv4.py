@@ -14,7 +14,9 @@ from tidegate_ai_providers.aws import AwsCredentials
 from tidegate_ai_providers.sigv4 import Credentials, sign
 
 HOST = "bedrock-runtime.eu-west-1.amazonaws.com"
-NAMES = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), min_size=1)
+NAMES = st.text(
+    st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), min_size=1
+).filter(lambda name: name.strip("."))  # ai-formats escapes those
 WORDS = st.text("abcXYZ019-_.~", min_size=1)
 
 

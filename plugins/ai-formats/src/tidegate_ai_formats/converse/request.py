@@ -32,8 +32,9 @@ def model_of(path: str) -> tuple[str, bool]:
 
 
 def path_of(model: str, *, stream: bool) -> str:
-    """The path of a request."""
-    return f"/model/{quote(model, safe='')}/{_STREAM if stream else 'converse'}"
+    """The path of a request. Dots alone would be a step in it (RFC 3986 §5.2.4): they are escaped."""
+    name = quote(model, safe="") if model.strip(".") else model.replace(".", "%2E")
+    return f"/model/{name}/{_STREAM if stream else 'converse'}"
 
 
 def parse_request(body: Json, path: str) -> Request:
