@@ -32,7 +32,7 @@ def model_of(path: str) -> tuple[str, bool]:
 
 
 def path_of(model: str, *, stream: bool) -> str:
-    """The path of a request. Dots alone would be a step in it (RFC 3986 §5.2.4): they are escaped."""
+    """The path of a request. Dots alone are a step in it (RFC 3986 §5.2.4): they are escaped."""
     name = quote(model, safe="") if model.strip(".") else model.replace(".", "%2E")
     return f"/model/{name}/{_STREAM if stream else 'converse'}"
 
