@@ -203,6 +203,37 @@ async def test_a_post_is_not_sent_twice(serve: Any, upstream: Any, route_to: Any
     assert len(upstream.requests) == 2
 
 
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+async def test_a_connection_that_was_closed_unheard_is_not_used_again(
+    serve: Any, route_to: Any, method: str
+) -> None:
+    """What streams can't be sent twice, so that it must not go where nobody reads."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> socket.socket:
+            sock, _ = listening.accept()
+            sock.recv(4096)
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            return sock
+
+        serving = await serve(route_to(f"http://127.0.0.1:{listening.getsockname()[1]}"))
+        with socket.create_connection(("127.0.0.1", serving.port)) as client:
+            client.settimeout(20)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            first = await asyncio.to_thread(answer)
+            assert (await asyncio.to_thread(client.recv, 4096)).endswith(b"ok")
+            client.sendall(
+                b"%b / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx" % method.encode()
+            )
+            first.close()  # the gateway's loop sees both at once, the request first
+            second = asyncio.create_task(asyncio.to_thread(answer))
+            got = await asyncio.to_thread(client.recv, 4096)
+            if not got.startswith(b"HTTP/1.1 200"):  # then nobody came
+                socket.create_connection(listening.getsockname()).close()
+            (await second).close()
+        assert got.startswith(b"HTTP/1.1 200")
+
+
 async def test_a_client_that_leaves_closes_the_upstream(
     serve: Any, upstream: Any, route_to: Any
 ) -> None:

@@ -10,6 +10,7 @@ request on the same connection tries again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -56,6 +57,8 @@ class GetOrigin(mitm.GetHttpConnection):
 
     upstream: Upstream | None = None
     fresh: bool = False
+    was_closed: Callable[[Connection], bool] = lambda connection: False
+    """Whether the peer of a connection has closed it, though no layer has been told as yet."""
 
     def __hash__(self) -> int:
         return id(self)
@@ -126,6 +129,8 @@ class HttpLayer(mitm.HttpLayer):
             return
         for connection in self.connections:
             if not event.connection_spec_matches(connection):
+                continue
+            if connection.connected and event.was_closed(connection):
                 continue
             if connection in self.waiting_for_establishment:
                 if self._may_be_shared(event.upstream):

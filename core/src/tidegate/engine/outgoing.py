@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import select
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mitmproxy import http
+from mitmproxy.connection import Connection
+from mitmproxy.proxy.server import ConnectionIO
 
 from tidegate.api import errors
 from tidegate.api.types import Denial
@@ -123,3 +127,16 @@ def upgrade_of(request: http.Request) -> str:
             wanted = value.decode("latin-1").strip().lower()
             return "" if wanted == "h2c" else wanted
     return ""
+
+
+def was_closed(transports: Mapping[Connection, ConnectionIO], connection: Connection) -> bool:
+    """Whether the peer has closed a connection, which a busy loop may not have read as yet.
+
+    Asked before a connection is used again: a body that streams can't be sent a second time.
+    """
+    io = transports.get(connection)
+    if io is None or io.reader is None or io.writer is None or io.reader.at_eof():
+        return True
+    poll = select.poll()
+    poll.register(io.writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))

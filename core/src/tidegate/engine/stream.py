@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from mitmproxy import http
@@ -44,6 +45,7 @@ from .ending import REFUSED, Commands, Ending, left
 from .http1 import BIG_TRAILERS, UNEXPECTED_UPGRADE
 from .http2 import Consumed
 from .layers import GetOrigin, Origin, Overdue, Stalled, Written
+from .outgoing import was_closed
 
 
 class Stream(Ending):
@@ -226,6 +228,7 @@ class Stream(Ending):
             None,
             upstream=upstream,
             fresh=fresh,
+            was_closed=partial(was_closed, call.handler.transports),
         )
         if error:
             yield from self._fail(call.connect_failed(error))
