@@ -67,6 +67,17 @@ async def test_a_limit_is_that_of_whom_it_says(clock, per, callers, denied):
         assert await statuses(harness, clock, *callers) == [200, 429 if denied else 200]
 
 
+async def test_a_limit_of_models_is_for_calls_to_them(clock):
+    async with Harness(use(rate="1/min", per="model")) as harness:
+        seen = []
+        for model in ("gpt-4o", "gpt-4o", "claude", None, None):
+            path = "/v1/chat/completions" if model else "/files"
+            body = {"model": model, "messages": []}
+            exchange = make_exchange("POST", f"http://api.test{path}", body=body, clock=clock)
+            seen.append((await harness.send(exchange)).response.status_code)
+        assert seen == [200, 429, 200, 200, 200]
+
+
 async def test_a_denial_says_when_to_come_again_and_that_is_true(clock):
     async with Harness(use(rate="1/min")) as harness:
         await harness.send(make_exchange(clock=clock))

@@ -18,10 +18,9 @@ from tidegate.api.formats import (
     endpoint_call,
     find_format,
     format_names,
-    inbound_endpoint,
     inbound_format,
 )
-from tidegate.api.models import MODELS
+from tidegate.api.whose import calls_a_model, model_id
 
 from .config import ESTIMATES, NANO, LimitConfig
 
@@ -46,11 +45,9 @@ class Asked:
 
 def asked(exchange: Exchange) -> Asked | None:
     """The call to a model that a request is; None: it is none."""
-    if exchange.request.data.method != b"POST":
+    if not calls_a_model(exchange):
         return None
     chat = inbound_format(exchange.path) is not None
-    if not chat and inbound_endpoint(exchange.path) is None:
-        return None
     call: AiCall | None = None
     try:
         call = ai_call(exchange) if chat else endpoint_call(exchange)
@@ -60,10 +57,8 @@ def asked(exchange: Exchange) -> Asked | None:
     if call is None:
         return Asked("", "", prompt, None)
     model = call.request.model
-    models = exchange.stashed(MODELS)
-    found = None if models is None else models.find(model)
     most = call.request.max_tokens if chat else 0
-    return Asked(model, model if found is None else found.id, prompt, most)
+    return Asked(model, model_id(exchange, model), prompt, most)
 
 
 def load_formats() -> None:

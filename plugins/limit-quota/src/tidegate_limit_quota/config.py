@@ -10,12 +10,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tidegate.api import AddonConfig, Duration, Secret
 from tidegate.api.config import Model, parse_size
+from tidegate.api.whose import Per
 
 type Unit = Literal[
     "requests", "prompt-tokens", "completion-tokens", "tokens", "usd", "concurrency", "bytes"
-]
-type Per = Literal[
-    "gateway", "team", "application", "key", "principal", "address", "service", "model"
 ]
 type Length = Literal["second", "minute", "hour", "day", "week", "month"]
 

@@ -7,12 +7,13 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
 from tidegate.api import AddonContext, Body, Denial, ErrorCode, Exchange, Node, Plugin, hook
 from tidegate.api.exchange import StashKey
+from tidegate.api.whose import KEYS, calls_a_model
 
 from .amounts import Asked, asked, estimate, load_formats, matches, truth
 from .config import LimitConfig, LimitQuotaConfig
@@ -21,7 +22,6 @@ from .memory import MemoryBackend
 from .protocol import SOCKET, Backend, BrokerBackend
 from .told import Told
 from .webhook import SETTINGS
-from .whose import KEYS
 
 QUOTA_EXCEEDED: Final = ErrorCode(
     "quota_exceeded", 429, "The quota is used up. Try again when `Retry-After` says."
@@ -38,33 +38,30 @@ CONNECT: Final = 5.0
 
 def _needs(config: LimitQuotaConfig) -> Body | None:
     """The request's body, where a limit must know the model or what a call asks for."""
-    return Body(request=True) if any(limit.of_models for limit in config.limits) else None
+    if any(limit.of_models for limit in config.limits):
+        return Body(request=True, when=calls_a_model)
+    return None
 
 
 class Limit:
     """A limit, ready for exchanges."""
 
-    __slots__ = ("config", "fixed", "index", "key", "of_models", "only", "told")
+    __slots__ = ("config", "index", "key", "of_models", "only", "told")
 
     def __init__(self, index: int, config: LimitConfig) -> None:
         self.index = index
         self.config = config
         self.of_models = config.of_models
         self.only = config.only
-        self.key: Callable[[Exchange], str] | None = KEYS.get(config.per)
-        self.fixed = config.unit in ("requests", "concurrency", "bytes")
+        self.key = KEYS[config.per]
         self.told = Told(config)
 
     def wants(self, exchange: Exchange, call: Asked | None) -> tuple[str, int] | None:
         """(key, estimate) of an exchange; None: the limit is not for it."""
         if self.of_models and (call is None or not self._takes(call)):
             return None
-        if self.key is not None:
-            key = self.key(exchange)
-        else:
-            assert call is not None
-            key = call.id
-        if self.only and not matches(key, self.only):
+        key = self.key(exchange)
+        if key is None or (self.only and not matches(key, self.only)):
             return None
         return key, estimate(self.config, exchange, call)
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from functools import lru_cache
-from ipaddress import IPv6Address, IPv6Network
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 from pydantic import Field, model_validator
 
 from tidegate.api import (
     AddonConfig,
     AddonContext,
+    Body,
     Denial,
     ErrorCode,
     Exchange,
@@ -21,6 +20,7 @@ from tidegate.api import (
     StashKey,
     hook,
 )
+from tidegate.api.whose import KEYS, Per, calls_a_model
 
 from .gcra import SECOND, Gcra
 
@@ -34,7 +34,7 @@ class LimitRateConfig(AddonConfig):
 
     rate: Rate
     burst: int | None = Field(default=None, ge=1)
-    per: Literal["principal", "address", "team", "gateway"] = "principal"
+    per: Per = "principal"
     headers: bool = True
     capacity: int = Field(default=100_000, ge=16)
 
@@ -43,6 +43,11 @@ class LimitRateConfig(AddonConfig):
         if self.rate[1] * SECOND < self.rate[0]:
             raise ValueError("`rate`: more than one request per nanosecond is no limit")
         return self
+
+
+def _needs(config: LimitRateConfig) -> Body | None:
+    """The request's body, where it says whose limit it is."""
+    return Body(request=True, when=calls_a_model) if config.per == "model" else None
 
 
 class LimitRate(Plugin[LimitRateConfig]):
@@ -87,11 +92,14 @@ class LimitRate(Plugin[LimitRateConfig]):
         if previous is not None and previous.config.per == self.config.per:
             self.gcra.adopt(previous.gcra, int(time.monotonic() * SECOND))
 
-    @hook
+    @hook(needs=_needs)
     def authorize(self, exchange: Exchange) -> Denial | None:
         """Spend one of the caller's requests, or say when there will be one."""
+        key = self._key(exchange)
+        if key is None:
+            return None
         now = int(exchange.started * SECOND)
-        tat = self.gcra.take(self._key(exchange), now)
+        tat = self.gcra.take(key, now)
         if tat < 0:
             return self._deny(-tat)
         if self._headers:
@@ -136,50 +144,3 @@ def share(count: int, period: float, burst: int, workers: int) -> tuple[int, int
     """
     interval = -(-int(period * SECOND) * workers // count)
     return interval, max(1, burst // workers)
-
-
-# -- whose limit it is -----------------------------------------------------------------------------
-
-
-def by_address(exchange: Exchange) -> str:
-    """The client's address; of IPv6 its /64, which is what one caller has (RFC 6177)."""
-    address = exchange.client.address
-    return f"\x00{network(address) if ':' in address else address}"
-
-
-@lru_cache(maxsize=4096)
-def network(address: str) -> str:
-    """The /64 of an IPv6 address; the address itself where it is no such thing."""
-    try:
-        parsed = IPv6Address(address)
-    except ValueError:
-        return address
-    mapped = parsed.ipv4_mapped
-    return str(mapped or IPv6Network((int(parsed) >> 64 << 64, 64)))
-
-
-def by_principal(exchange: Exchange) -> str:
-    """The principal's id; of an anonymous caller the address."""
-    principal = exchange.principal
-    return by_address(exchange) if principal is None else principal.id
-
-
-def by_team(exchange: Exchange) -> str:
-    """The principal's team; without one, as `by_principal`."""
-    principal = exchange.principal
-    if principal is None or not principal.team:
-        return by_principal(exchange)
-    return f"\x01{principal.team}"
-
-
-def by_gateway(_: Exchange) -> str:
-    """One limit for all."""
-    return ""
-
-
-KEYS: Final = {
-    "principal": by_principal,
-    "address": by_address,
-    "team": by_team,
-    "gateway": by_gateway,
-}
