@@ -104,7 +104,7 @@ class Models:
     def holds(self, exchange: Exchange) -> bool:
         try:
             names = _names(exchange)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, LookupError):
             return False  # whichever it is, it can't be told to be an allowed one
         return not names or any(self._allowed.fullmatch(name) for name in names)
 

@@ -1,0 +1,5 @@
+"""Routes by the services of the platform's store."""
+
+from .plugin import RouteService, RouteServiceConfig
+
+__all__ = ["RouteService", "RouteServiceConfig"]
