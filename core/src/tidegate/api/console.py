@@ -20,13 +20,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Path, Query, Request, Response
 from pydantic import BaseModel, StringConstraints
 
-type Role = Literal["viewer", "developer", "admin", "owner"]
-"""What a member may do in his team. Each may do all that those before it may."""
+from .store import Role
 
 RANK: Final[Mapping[str, int]] = {"viewer": 1, "developer": 2, "admin": 3, "owner": 4}
 """The roles in their order; a higher number includes the lower."""

@@ -28,27 +28,26 @@ _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 _RANDOM: Final = 43
 _CHECK: Final = 6
-_BODY: Final = len(PREFIX) + _RANDOM
 
 
-def new_key() -> str:
-    """A fresh key of 256 random bits."""
+def new_key(prefix: str = PREFIX) -> str:
+    """A fresh key of 256 random bits. What is no key of an application has another `prefix`."""
     number, digits = secrets.randbits(256), ""
     for _ in range(_RANDOM):
         number, digit = divmod(number, 62)
         digits = _ALPHABET[digit] + digits
-    body = PREFIX + digits
+    body = prefix + digits
     return body + _checksum(body)
 
 
-def well_formed(key: str) -> bool:
+def well_formed(key: str, prefix: str = PREFIX) -> bool:
     """Whether `key` has the form of ours, checksum included."""
     return (
-        len(key) == _BODY + _CHECK
-        and key.startswith(PREFIX)
+        len(key) == len(prefix) + _RANDOM + _CHECK
+        and key.startswith(prefix)
         and key.isascii()
-        and key[len(PREFIX) :].isalnum()
-        and key[_BODY:] == _checksum(key[:_BODY])
+        and key[len(prefix) :].isalnum()
+        and key[-_CHECK:] == _checksum(key[:-_CHECK])
     )
 
 

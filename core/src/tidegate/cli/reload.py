@@ -119,6 +119,9 @@ class Reloader:
             after.close(before)
             raise
         before.close(after)
+        fresh = after.announcements.items() - before.announcements.items()
+        if fresh:  # such as the first password of an addon that was switched on
+            node.tell({"event": "announced", **dict(fresh)})
         node.source, node.settings, node.prepared = source, settings, after
         node.revision += 1
         await asyncio.gather(*(commit(w, node.revision) for w in workers))

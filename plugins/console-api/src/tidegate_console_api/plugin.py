@@ -2,8 +2,53 @@
 
 from __future__ import annotations
 
-from tidegate.api import AddonConfig, Plugin
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from tidegate.api import Node, Plugin, hook
+from tidegate.api.store import Migrations
+
+from .config import ConsoleApiConfig
+
+SHORTEST: Final = 10
 
 
-class ConsoleApi(Plugin[AddonConfig]):
-    """The console's admin API."""
+class ConsoleApi(Plugin[ConsoleApiConfig]):
+    """The console's admin API. What serves it is imported in its own process only."""
+
+    Config = ConsoleApiConfig
+    migrations = Migrations("console_api_", Path(__file__).with_name("migrations"))
+
+    @hook
+    def bootstrap(self, node: Node) -> None:
+        """Listen, and make the first administrator."""
+        from .users import Users
+
+        scheme = "http" if self.config.tls is None else "https"
+        node.announce("console", f"{scheme}://{node.serve(self.config.listen)}")
+        given = self.config.admin_password
+        password = given.get_secret_value() if given is not None else ""
+        if password and len(password) < SHORTEST:
+            raise ValueError(f"`admin_password` has at least {SHORTEST} characters")
+        users = Users(self.context.platform_store())
+        made = users.first(self.config.admin, password or None)
+        if made is not None and not password:
+            node.announce("admin_user", self.config.admin)
+            node.announce("admin_password", made)
+
+    @asynccontextmanager
+    async def serve(self, listener: Any) -> AsyncIterator[None]:
+        """Serve the admin API."""
+        from .server import serving
+
+        async with serving(self, listener):
+            yield
+
+    @hook
+    def cli_commands(self, app: Any) -> None:
+        """`tidegate console`."""
+        from .verbs import add_verbs
+
+        add_verbs(app, self)
