@@ -32,6 +32,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from .platform import Snapshot
+
 type Role = Literal["viewer", "developer", "admin", "owner"]
 """What a member may do in his team. Each may do all that those before it may."""
 
@@ -131,6 +133,9 @@ class PlatformStore(Protocol):
 
     def roles(self, user: str) -> Roles:
         """What a user is now."""
+
+    def snapshot(self) -> Snapshot:
+        """The platform as it is stored now: for verbs. Exchanges have theirs (`SNAPSHOT`)."""
 
     def make_admin(self, connection: Connection, actor: Actor, user: str) -> None:
         """Make a user a platform administrator, if he is none, within a transaction of `write`."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from tidegate.api.store import StoreError
+
 from . import screens
+from .catalog import Catalog
 from .config import AiProvidersConfig, ProviderConfig, reason_of
 from .editing import with_provider, without_provider
 from .known import Known, known
@@ -99,8 +102,12 @@ def _add_changes(app: typer.Typer, addon: AiProviders) -> None:
 def _add_views(app: typer.Typer, addon: AiProviders) -> None:
     @app.command("list", epilog="Example: tidegate providers list --json")
     def list_providers(only: Filter = "", json: AsJson = False) -> None:
-        """List the configured providers, and why those that are off are."""
-        screens.providers(addon, only, as_json=json)
+        """List the providers, whose they are, and why those that are off are.
+
+        Everyone's stand in the configuration; those of teams in the platform's store.
+        """
+        with plainly():
+            screens.providers(addon, only, as_json=json)
 
     @app.command("known", epilog="Example: tidegate providers known --filter mistral")
     def list_known(only: Filter = "", json: AsJson = False) -> None:
@@ -116,11 +123,15 @@ def _add_views(app: typer.Typer, addon: AiProviders) -> None:
     def test(
         name: Name,
         model: Annotated[str, typer.Option(help="The model to ask.")] = "",
+        team: Annotated[str, typer.Option(help="Ask the provider of this team.")] = "",
         json: AsJson = False,
     ) -> None:
-        """Ask a configured provider something."""
+        """Ask a provider something."""
         with plainly():
-            outcome = ask(addon, name, model)
+            catalog, off = addon.catalog, addon.source.off
+            if team:
+                catalog, off = own_of(addon, team)
+            outcome = ask(catalog, off, name, model)
         screens.tested(outcome, as_json=json)
         raise typer.Exit(0 if outcome.ok else 1)
 
@@ -130,21 +141,29 @@ def plainly() -> Iterator[None]:
     """Say what is wrong on standard error, and exit with 2."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, StoreError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
 
 
-def ask(addon: AiProviders, name: str, model: str) -> Outcome:
-    """A test call to a configured provider. ValueError: there is none of that name that is on."""
-    if name in addon.source.off:
-        raise ValueError(f"{name} is not on: {addon.source.off[name]}")
-    provider = addon.catalog.providers.get(name)
+def own_of(addon: AiProviders, team: str) -> tuple[Catalog, Mapping[str, str]]:
+    """The providers of a team, and why others are off. ValueError: it has none."""
+    held = addon.stored().get(team)
+    if held is None:
+        raise ValueError(f"no team {team!r} has providers")
+    return held.own, held.off
+
+
+def ask(catalog: Catalog, off: Mapping[str, str], name: str, model: str) -> Outcome:
+    """A test call to a provider. ValueError: there is none of that name that is on."""
+    if name in off:
+        raise ValueError(f"{name} is not on: {off[name]}")
+    provider = catalog.providers.get(name)
     if provider is None:
-        here = ", ".join(addon.catalog.providers) or "none"
+        here = ", ".join(catalog.providers) or "none"
         raise ValueError(f"no provider is named {name!r}; here are: {here}")
     found = model_to_try(provider, example_of(provider.known), model) or first_offered(provider)
-    return no_model(name) if found is None else try_model(addon.catalog, found)
+    return no_model(name) if found is None else try_model(catalog, found)
 
 
 def tried(addon: AiProviders, entry: dict[str, Any], model: str) -> Outcome:
@@ -158,9 +177,10 @@ def tried(addon: AiProviders, entry: dict[str, Any], model: str) -> Outcome:
         fresh = AiProviders(config, addon.context)
     except ValueError as error:
         return Outcome(name, False, None, 0.0, reason_of(error))
-    if name in fresh.source.off:
-        return Outcome(name, False, None, 0.0, fresh.source.off[name])
-    return ask(fresh, name, model)
+    off = fresh.source.off
+    if name in off:
+        return Outcome(name, False, None, 0.0, off[name])
+    return ask(fresh.catalog, off, name, model)
 
 
 def no_model(name: str) -> Outcome:

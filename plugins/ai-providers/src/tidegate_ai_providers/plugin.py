@@ -22,6 +22,7 @@ from tidegate.api.formats import (
     inbound_format,
 )
 from tidegate.api.models import MODELS, VIRTUAL
+from tidegate.api.store import StoreError
 
 from .aws import AwsCredentials
 from .catalog import Catalog, Credentials
@@ -41,7 +42,7 @@ from .refusals import (
     UNTRANSLATABLE,
 )
 from .source import ConfiguredSource, Source
-from .teams import Catalogue, TeamModels, Teams
+from .teams import Catalogue, Held, TeamModels, Teams
 
 FIRST_TOKEN: Final = 5.0
 """Seconds that a starting worker waits for access tokens, so that the first call has one."""
@@ -230,6 +231,17 @@ class AiProviders(Plugin[AiProvidersConfig]):
         return (
             self._unknown(models, name, "chat") if found is None else _json(one(shape, name, found))
         )
+
+    def stored(self) -> Mapping[str, Held]:
+        """The providers of teams, as the store has them now: for verbs. Raises StoreError."""
+        try:
+            store = self.context.platform_store()
+        except StoreError as error:
+            if error.code != "store_missing":
+                raise
+            return {}
+        stored = store.snapshot().providers
+        return {team: self.teams.made(team, its) for team, its in stored.items()}
 
     @hook
     def cli_commands(self, app: Any) -> None:

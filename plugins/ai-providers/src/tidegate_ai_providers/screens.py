@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tidegate.api.edit import Edit
 
+from .catalog import Catalog
 from .known import Known, models_of
 from .known import known as known_providers
 from .listing import entries
@@ -46,42 +47,54 @@ def has(only: str, *texts: str) -> bool:
 
 
 def providers(addon: AiProviders, only: str, *, as_json: bool) -> None:
-    """The configured providers."""
-    rows: list[dict[str, Any]] = []
-    for name, provider in addon.catalog.providers.items():
-        if has(only, name, provider.title, provider.url):
-            rows.append(
-                {
-                    "name": name,
-                    "title": provider.title,
-                    "state": "on",
-                    "keys": [key.label for key in provider.keys],
-                    "models": len(provider.models),
-                    "open": provider.open,
-                    "formats": list(provider.formats),
-                    "url": provider.url,
-                }
-            )
-    for name, reason in addon.source.off.items():
-        if has(only, name):
-            rows.append({"name": name, "state": f"off: {reason}"})
+    """The providers: those that are configured, and those of teams."""
+    rows = _rows(addon.catalog, addon.source.off, "")
+    for team, held in addon.stored().items():
+        rows += _rows(held.own, held.off, team)
+    shown = [
+        row
+        for row in rows
+        if has(only, row["name"], row["team"], row.get("title", ""), row.get("url", ""))
+    ]
     if as_json:
-        put_json(rows)
+        put_json(shown)
         return
     put_table(
-        ("provider", "state", "keys", "models", "url"),
+        ("provider", "of", "state", "keys", "models", "url"),
         (
             (
                 row["name"],
+                row["team"] or "everyone",
                 row["state"],
                 ", ".join(row.get("keys", ())) or "-",
                 f"{row['models']} listed" if row.get("models") else "any" if "url" in row else "-",
                 row.get("url", "-"),
             )
-            for row in rows
+            for row in shown
         ),
         "No provider is configured. `tidegate providers known` lists those with a name.",
     )
+
+
+def _rows(catalog: Catalog, off: Mapping[str, str], team: str) -> list[dict[str, Any]]:
+    """Those that are on, then those that are not; `team`: whose they are, and the store has."""
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "team": team,
+            "title": provider.title,
+            "state": "on",
+            "keys": [key.label for key in provider.keys],
+            "models": len(provider.models),
+            "open": provider.open,
+            "formats": list(provider.formats),
+            "url": provider.url,
+        }
+        for name, provider in catalog.providers.items()
+    ]
+    return rows + [
+        {"name": name, "team": team, "state": f"off: {why}"} for name, why in off.items()
+    ]
 
 
 def known(only: str, *, as_json: bool) -> None:

@@ -132,6 +132,8 @@ class Held:
     stored: tuple[StoredProvider, ...]
     own: Catalog
     models: TeamModels
+    off: Mapping[str, str]
+    """Those that are not on, and why."""
 
 
 class Teams:
@@ -171,19 +173,19 @@ class Teams:
             return self.shared
         if held is None or held.stored is not stored:
             held = self._held[principal.team] = self.made(principal.team, stored)
+            for name, reason in held.off.items():
+                self._tell(f"the provider {name} of {principal.team} is off: {reason}")
         return held.models
 
     def made(self, team: str, stored: tuple[StoredProvider, ...]) -> Held:
         """The upstreams of a team's providers."""
         source = TeamSource(team, stored, self._hosts)
-        for name, reason in source.off.items():
-            self._tell(f"the provider {name} of {team} is off: {reason}")
         own = self._make(source)
         before = self._held.get(team) or self._before.pop(team, None)
         if before is not None:
             own.adopt(before.own)
         names = frozenset(one.name for one in stored)
-        return Held(stored, own, TeamModels(own, self.shared, names))
+        return Held(stored, own, TeamModels(own, self.shared, names), source.off)
 
     def adopt(self, previous: Teams) -> None:
         """Take over what was learned of keys by the addon that this one replaces."""

@@ -12,7 +12,9 @@ from tidegate.api.store import Actor, Entry, Roles
 
 from . import audit
 from .change import Change
+from .compiling import compile_snapshot
 from .kinds import ADMIN
+from .snapshot import Compiled
 from .store import Store
 
 
@@ -48,6 +50,11 @@ class Platform:
     def roles(self, user: str) -> Roles:
         """See `PlatformStore.roles`."""
         return self.store.roles(user)
+
+    def snapshot(self) -> Compiled:
+        """See `PlatformStore.snapshot`."""
+        with self.store.database.read() as connection:
+            return compile_snapshot(connection, self.store.vault)
 
     def make_admin(self, connection: Connection, actor: Actor, user: str) -> None:
         """See `PlatformStore.make_admin`."""
