@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .gateway import Gateway, GatewayError, ReloadRefused
     from .harness import Cut, Harness, Use
     from .install import install_plugin
+    from .platform import Platform, make_consumer
     from .script import Received, Turn
     from .upstream import ScriptedUpstream
 
@@ -39,6 +40,7 @@ __all__ = [
     "GatewayError",
     "Harness",
     "LogContract",
+    "Platform",
     "PluginContract",
     "Received",
     "ReloadRefused",
@@ -50,6 +52,7 @@ __all__ = [
     "faults",
     "install_plugin",
     "make_answer",
+    "make_consumer",
     "make_exchange",
     "script",
     "streams",
@@ -61,6 +64,7 @@ _HOMES: Final = {
     "Gateway": "gateway",
     "GatewayError": "gateway",
     "Harness": "harness",
+    "Platform": "platform",
     "Received": "script",
     "ReloadRefused": "gateway",
     "ScriptedUpstream": "upstream",
@@ -68,6 +72,7 @@ _HOMES: Final = {
     "Use": "harness",
     "install_plugin": "install",
     "make_answer": "exchanges",
+    "make_consumer": "platform",
     "make_exchange": "exchanges",
 }
 
