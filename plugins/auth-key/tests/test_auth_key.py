@@ -7,6 +7,7 @@ import re
 import stat
 import tomllib
 from datetime import UTC, date, datetime
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ from tidegate_auth_key.keys import Key, KeyRing, expiry, hash_key, principal
 
 from tidegate.api import AddonContext, Client, Denial, Exchange, Node, Principal
 from tidegate.api.keys import new_key, well_formed
+from tidegate.api.platform import CONSUMER
 from tidegate.runtime.lifecycle import Host, Runtime
 from tidegate.runtime.messages import make_request
 from tidegate.runtime.pipeline import strip_credentials
 from tidegate.runtime.settings import parse
-from tidegate.testing import make_exchange
+from tidegate.testing import Platform, make_consumer, make_exchange
 from tidegate.testing.contracts import AuthContract, PluginContract
 
 PEPPER = "a pepper of some length"
@@ -202,6 +204,80 @@ def test_wrong_options_are_refused_without_telling_a_secret(options, reason):
     message = str(caught.value.errors(include_input=False))
     assert reason in message
     assert "not-one-of-ours-at-all" not in message
+
+
+# -- keys of the platform's store -----------------------------------------------------------
+
+STORED = new_key()
+
+
+def stored(credential: str = STORED, **limits: object) -> Exchange:
+    """A request with a key that the platform knows."""
+    platform = Platform(keys={STORED: make_consumer("shop", "web", **limits)})
+    return platform.put(ask(("x-api-key", credential), now=1_000.0))
+
+
+def networks(*texts: str) -> tuple[object, ...]:
+    return tuple(ip_network(text) for text in texts)
+
+
+async def test_a_key_of_the_store_is_its_application_and_goes_no_further(auth):
+    exchange = stored()
+    assert auth.authenticate(exchange) == Principal("shop", "web")
+    assert exchange.stash[CONSUMER].application.name == "shop"
+    assert STORED not in upstream_sees(exchange)
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({}, "passes"),
+        ({"expires": 1_000.1}, "passes"),
+        ({"expires": 1_000.0}, "401 api_key_expired"),
+        ({"revoked": 999.0}, "401 api_key_revoked"),
+        ({"revoked": 2_000.0}, "401 api_key_revoked"),
+        ({"revoked": 1.0, "expires": 1.0}, "401 api_key_revoked"),
+        ({"networks": networks("127.0.0.0/8")}, "passes"),
+        ({"networks": networks("10.0.0.0/8", "::/0")}, "403 address_not_allowed"),
+        ({"networks": ()}, "403 address_not_allowed"),
+    ],
+)
+async def test_a_key_of_the_store_is_good_where_and_as_long_as_it_says(auth, limits, says):
+    exchange = stored(**limits)
+    result = auth.authenticate(exchange)
+    denied = isinstance(result, Denial)
+    assert (f"{result.status} {result.code}" if denied else "passes") == says
+    assert (CONSUMER in exchange.stash) is not denied
+
+
+async def test_keys_of_the_addons_own_pass_beside_the_stores(auth, key):
+    exchange = stored(key)
+    assert auth.authenticate(exchange) == Principal("dev", "core")
+    assert CONSUMER not in exchange.stash
+
+
+async def test_a_key_that_nobody_knows_is_refused(auth):
+    assert auth.authenticate(stored(new_key())).code == "invalid_api_key"
+
+
+@pytest.mark.parametrize("wrong", [STORED[:-1] + "!", STORED[:-6] + "000000", STORED.swapcase()])
+async def test_a_mistyped_key_is_refused_without_a_look_up(auth, wrong):
+    class Asked(Platform):
+        def consumer(self, credential):
+            raise AssertionError("it was looked up")
+
+    exchange = Asked().put(ask(("x-api-key", wrong)))
+    assert auth.authenticate(exchange).code == "invalid_api_key"
+
+
+async def test_keys_of_another_make_are_the_stores_too_where_the_option_says_so(tmp_path):
+    old = "sk-of-another-gateway"
+    for form, known in (("any", True), ("tidegate", False)):
+        plugin = addon(tmp_path, form=form)
+        await plugin.startup(None)
+        exchange = Platform(keys={old: make_consumer()}).put(ask(("x-api-key", old)))
+        assert isinstance(plugin.authenticate(exchange), Principal) is known
+        await plugin.shutdown()
 
 
 # -- the key file -----------------------------------------------------------------------------

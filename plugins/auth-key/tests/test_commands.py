@@ -81,6 +81,11 @@ def test_hash_reads_standard_input_and_matches_the_stored_hash(run, addon):
     assert run("hash", stdin=key + "\n").stdout.strip() == addon.file.read()[0].hash
 
 
+def test_a_new_key_is_well_formed_and_stored_nowhere(run, addon):
+    assert well_formed(run("new").stdout.strip())
+    assert addon.file.read() == []
+
+
 def test_hash_of_nothing_fails(run):
     assert run("hash", stdin="").exit_code == 1
 

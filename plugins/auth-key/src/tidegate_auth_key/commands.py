@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from tidegate.api.keys import new_key
+
 from .keys import hash_key
 from .store import KeyFileError
 
@@ -24,6 +26,11 @@ def commands(addon: AuthKey) -> typer.Typer:
     _add_create(app, addon)
     _add_list(app, addon)
     _add_revoke(app, addon)
+
+    @app.command()
+    def new() -> None:
+        """Print a fresh key that is stored nowhere: for `key` in the platform's file."""
+        typer.echo(new_key())
 
     @app.command("hash")
     def hash_stdin() -> None:

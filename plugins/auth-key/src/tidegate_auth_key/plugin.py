@@ -295,7 +295,7 @@ class AuthKey(Plugin[AuthKeyConfig]):
 
     @hook
     def cli_commands(self, app: Any) -> None:
-        """`tidegate keys create | list | revoke | hash`."""
+        """`tidegate keys create | list | revoke | new | hash`."""
         from .commands import commands
 
         name = self.context.name
