@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CONTRIB = ("mitmproxy-script",)
+CONTRIB = ("limit-redis", "mitmproxy-script")
 """The packages in contrib/ that are members of the workspace."""
+BACKENDS = ("limit-redis",)
+"""Those of them that are no plugins, but what a plugin finds by an entry point of its own."""
 PLUGINS = sorted(
     [
         *(p.parent for p in ROOT.glob("plugins/*/pyproject.toml")),
@@ -56,8 +58,14 @@ def test_one_name_gives_folder_distribution_import_and_entry_point(folder: Path)
     module = "tidegate_" + folder.name.replace("-", "_")
     assert project["name"] == f"tidegate-{folder.name}"
     assert (folder / "src" / module / "py.typed").exists()
-    points = project["entry-points"]["tidegate.plugins"]
-    assert [(n, v.partition(":")[0]) for n, v in points.items()] == [(folder.name, module)]
+    groups = project["entry-points"]
+    points = groups.get("tidegate.plugins", {})
+    named = [(name, value.partition(":")[0]) for name, value in points.items()]
+    expected = [] if folder.name in BACKENDS else [(folder.name, module)]
+    assert named == expected
+    assert {v.partition(":")[0].partition(".")[0] for g in groups.values() for v in g.values()} == {
+        module
+    }
 
 
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda p: p.name)
