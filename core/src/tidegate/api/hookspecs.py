@@ -252,9 +252,12 @@ class HookSpecs:
 
     @_spec
     def console_routes(self, router: Any) -> Maybe[None]:
-        """Add routes to the console: `router` is a FastAPI router. Console process only.
+        """Add routes to the console: `router` is a FastAPI router, at `/api/v1`. Sync.
 
-        There is no console yet, so nothing calls it.
+        Called in the console's process, on an addon that was made but not started. Who calls is
+        known before a route runs; what he may do is for the route to require: see
+        `tidegate.api.console`. Routes stand in a module that is imported here, because they need
+        FastAPI. An exception refuses the configuration.
 
         Example:
             class Pulse(Plugin):
