@@ -17,7 +17,8 @@ from tidegate_log_access import LogAccess, LogAccessConfig
 from tidegate_log_access import writer as writer_module
 
 from tidegate.api import AddonContext, Attempt, Denial, Node, Principal, Shadow, upstream_from_url
-from tidegate.testing import make_answer, make_exchange
+from tidegate.api.platform import CONSUMER, SERVICE, Service, Team
+from tidegate.testing import make_answer, make_consumer, make_exchange
 from tidegate.testing.contracts import LogContract, PluginContract
 
 CANARY = "canary-0b1e55ed"
@@ -57,6 +58,8 @@ class Running:
 async def test_a_line_says_what_happened(tmp_path):
     exchange = make_exchange("POST", "http://API.test/v1/chat?a=1&b=2", body={"x": 1})
     exchange.principal = Principal("ci", "platform")
+    exchange.stash[CONSUMER] = make_consumer("ci", "platform")
+    exchange.stash[SERVICE] = Service("s", "orders", Team("t", "core"))
     exchange.response = make_answer(201)
     exchange.upstream = upstream_from_url("http://127.0.0.1:1", name="blue")
     exchange.attempts = [Attempt(exchange.upstream, 1000.1, ended=1000.35, status=201)]
@@ -73,6 +76,9 @@ async def test_a_line_says_what_happened(tmp_path):
         "listener": "gateway",
         "client": "192.0.2.1",
         "principal": "platform/ci",
+        "team": "platform",
+        "key": "tg_shop1",
+        "service": "core/orders",
         "method": "POST",
         "host": "api.test",
         "path": "/v1/chat",

@@ -11,6 +11,7 @@ from typing import Any, Final, TypedDict
 import orjson
 
 from tidegate.api import Attempt, Exchange, Shadow
+from tidegate.api.platform import CONSUMER, SERVICE
 
 MASK: Final = "***"
 
@@ -31,6 +32,9 @@ class Record(TypedDict):
     listener: str
     client: str
     principal: str | None
+    team: str | None
+    key: str | None
+    service: str | None
     method: str
     host: str
     path: str
@@ -59,13 +63,17 @@ def record(x: Exchange) -> Record:
     """The line of an exchange that has ended. One display: a getter for each field costs twice."""
     data, response, denial, attempts = x.request.data, x.response, x.denial, x.attempts
     upstream = attempts[-1].upstream if attempts else x.upstream
+    principal, consumer, service = x.principal, x.stashed(CONSUMER), x.stashed(SERVICE)
     started, ended, first_byte = x.started, x.ended, x.first_byte
     return {
         "time": datetime.fromtimestamp(x.now, UTC),
         "request_id": x.id,
         "listener": x.listener,
         "client": x.client.address,
-        "principal": None if x.principal is None else x.principal.id,
+        "principal": None if principal is None else principal.id,
+        "team": (principal.team or None) if principal is not None else None,
+        "key": None if consumer is None else consumer.prefix,
+        "service": None if service is None else service.ref,
         "method": data.method.decode("latin-1"),
         "host": x.host,
         "path": x.path,
