@@ -70,9 +70,9 @@ def handle_errors(app: FastAPI) -> None:
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         code, text = _CODES.get(error.status_code, ("error", str(error.detail)))
-        headers = dict(error.headers or {})
+        headers = error.headers
         if error.status_code == 405:  # the router names those of one route only
-            headers["allow"] = ", ".join(sorted(_methods(request)))
+            headers = {"allow": ", ".join(sorted(_methods(request)))}
         return problem(ConsoleError(error.status_code, code, text, headers), id_of(request))
 
     async def unknown(request: Request, error: Exception) -> JSONResponse:

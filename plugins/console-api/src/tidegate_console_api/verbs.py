@@ -77,7 +77,7 @@ def _list(addon: ConsoleApi, *, as_json: bool) -> None:
         return
     for row in rows:
         marks = [mark for mark in ("admin", "disabled") if row[mark]]
-        typer.echo("  ".join([row["name"], row["title"], *marks]).rstrip())
+        typer.echo("  ".join(filter(None, [row["name"], row["title"], *marks])))
 
 
 def _reset(addon: ConsoleApi, user: str, *, admin: bool, as_json: bool) -> None:
