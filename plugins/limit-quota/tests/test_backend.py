@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 from tidegate_limit_quota.leases import Leases
-from tidegate_limit_quota.protocol import Ask, BrokerBackend
+from tidegate_limit_quota.local import BrokerBackend
+from tidegate_limit_quota.protocol import Ask
 
 GREETING = {"hello": "w", "limits": []}
 

@@ -12,6 +12,7 @@ GRACE: Final = 10.0
 DAY: Final = 86_400
 HOUR: Final = 3600
 
+
 @dataclass(slots=True)
 class Memory:
     """What this worker knows of an account: told again to a Redis that has lost it."""

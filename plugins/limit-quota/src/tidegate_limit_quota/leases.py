@@ -14,7 +14,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Literal
 
-from .protocol import Ask, Backend, Granted
+from tidegate.api.lending import Backend, Granted
+
+from .protocol import Ask
 
 TICK: Final = 0.25
 """Seconds after which what was used is told at the latest."""

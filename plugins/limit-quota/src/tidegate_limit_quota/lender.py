@@ -6,11 +6,13 @@ write for all that came meanwhile).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from .ledger import Full, Lease, Ledger, Terms
-from .protocol import Ask, Granted, values_of_granted
+
+if TYPE_CHECKING:
+    from tidegate.api.lending import Ask
 
 PARKED: Final = 0.04
 """Seconds for which a worker that needs more than there is waits for what others give back."""
@@ -49,7 +51,7 @@ class Lender:
         self._limits.pop(session, None)
         return self.ledger.end_session(session)
 
-    def ask(self, session: str, asks: list[Ask]) -> None:
+    def ask(self, session: str, asks: Sequence[Ask]) -> None:
         """A worker says how its leases stand and what it needs."""
         for one in asks:
             self._one(session, one)
@@ -83,9 +85,9 @@ class Lender:
             self._told_of(session, lease, short=True)
         valid = min(window.slot(lease.slot)[1] - now, 86_400.0)
         resets = max(0.0, ledger.resets(account) - now) if window.length else None
-        answer = Granted(lease.id, lease.granted, ask.number, short, valid,
-                         ledger.left(account), resets)  # fmt: skip
-        self._say(session, {"granted": [values_of_granted(answer)]})
+        # A `Granted` of `tidegate.api.lending`, in the order of its fields.
+        answer = (lease.id, lease.granted, ask.number, short, valid, ledger.left(account), resets)
+        self._say(session, {"granted": [answer]})
 
     def _told_of(self, session: str, lease: Lease, *, short: bool = False) -> None:
         percent = self.ledger.alerts(lease.account, short=short)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
+
+from tidegate.api.lending import Ask, Receiver
 
 from .ledger import Ledger, Terms
 from .lender import Lender
-from .protocol import Ask, Receiver, deliver
+from .local import deliver
 from .windows import SteadyClock
 
 
@@ -30,7 +33,7 @@ class MemoryBackend:
         self._lender.greet(self._greeting["hello"], self._greeting["limits"])
         self._loop.call_soon(receiver.connected, "")
 
-    def ask(self, asks: list[Ask]) -> None:
+    def ask(self, asks: Sequence[Ask]) -> None:
         self._lender.ask(self._greeting["hello"], asks)
         self.ledger.records.clear()
 

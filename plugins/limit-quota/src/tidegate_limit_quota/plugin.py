@@ -13,13 +13,15 @@ from typing import Any, Final
 
 from tidegate.api import AddonContext, Body, Denial, ErrorCode, Exchange, Node, Plugin, hook
 from tidegate.api.exchange import StashKey
+from tidegate.api.lending import Backend
 from tidegate.api.whose import KEYS, calls_a_model
 
 from .amounts import Asked, asked, estimate, load_formats, matches, truth
 from .config import LimitConfig, LimitQuotaConfig
 from .leases import Lease, Leases
+from .local import BrokerBackend
 from .memory import MemoryBackend
-from .protocol import SOCKET, Backend, BrokerBackend
+from .protocol import SOCKET
 from .told import Told
 from .webhook import SETTINGS
 

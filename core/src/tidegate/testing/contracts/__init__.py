@@ -11,6 +11,7 @@ A suite's tests can't be overridden, so that a suite that passes means the same 
 
 from .auth import AuthContract, AuthorizeContract
 from .base import Contract
+from .lending import LendingContract
 from .observers import CacheContract, LogContract
 from .plugin import PluginContract
 from .route import RouteContract
@@ -21,6 +22,7 @@ __all__ = [
     "AuthorizeContract",
     "CacheContract",
     "Contract",
+    "LendingContract",
     "LogContract",
     "PluginContract",
     "RouteContract",
