@@ -9,6 +9,8 @@ from typing import Final
 from tidegate.api import Denial, Exchange
 from tidegate.api.conditions import OPERATION, Condition, Models, Operations, When
 from tidegate.api.errors import METHOD_NOT_ALLOWED
+from tidegate.api.expression import Expression
+from tidegate.api.formats import find_format, format_names
 from tidegate.api.platform import Service
 
 KEPT: Final = 16_384
@@ -69,6 +71,13 @@ class Offers:
             self._known.pop(next(iter(self._known)))
         self._known[service.id] = offer
         return offer
+
+
+def load() -> None:
+    """Load the language of policies, and the parsers of calls: half a second."""
+    Expression("true")
+    for name in format_names():
+        find_format(name)
 
 
 @lru_cache(maxsize=4096)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+import asyncio
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -22,7 +23,7 @@ from tidegate.api.caching import cache_hints
 from tidegate.api.conditions import MODEL, OPERATION, POLICY, Condition
 from tidegate.api.platform import CONSUMER, SERVICE, SNAPSHOT, Service
 
-from .offer import Offer, Offers, models
+from .offer import Offer, Offers, load, models
 from .rights import KEY_LIMITED, NOT_SUBSCRIBED, application_of, refusal, unmatched
 
 NO_PLATFORM: Final = ErrorCode(
@@ -58,6 +59,11 @@ class AccessGrant(Plugin[AccessGrantConfig]):
     def __init__(self, config: AccessGrantConfig, context: AddonContext) -> None:
         super().__init__(config, context)
         self._offers = Offers(self._failed)
+
+    @hook
+    async def startup(self, previous: Plugin[Any] | None) -> None:
+        """Load what the first exchange would have to wait for."""
+        await asyncio.to_thread(load)
 
     @hook
     def authorize(self, exchange: Exchange) -> Denial | None:
