@@ -8,9 +8,10 @@ import pytest
 from tidegate_ai_providers import AiProviders, AiProvidersConfig
 from tidegate_ai_providers.sigv4 import Credentials, sign
 
-from tidegate.api import AddonContext, Upstream
+from tidegate.api import AddonContext, Principal, Secret, Upstream
+from tidegate.api.platform import SNAPSHOT, StoredKey, StoredProvider
 from tidegate.runtime.messages import copy_request
-from tidegate.testing import make_exchange
+from tidegate.testing import Platform, make_exchange
 
 TEXT = "Why are there tides? " * 40
 ASKED = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": TEXT}]}
@@ -51,6 +52,18 @@ def test_route_and_pick(benchmark, addon):
         return upstream.pick(exchange, ())
 
     assert benchmark.pedantic(run, setup=setup, rounds=2000, warmup_rounds=200) is not None
+
+
+@pytest.mark.parametrize("team", ["none", "others", "mine"])
+def test_models_of_a_caller(benchmark, addon, team):
+    """Of a caller without a team, of a team without providers, and of one that has some."""
+    key = StoredKey("k1", "main", Secret("sk-team"))
+    stored = StoredProvider("p1", "openai", "openai", "https://api.openai.com/v1", keys=(key,))
+    exchange = chat("openai/gpt-4o-mini")
+    exchange.principal = Principal("dev", "" if team == "none" else team)
+    exchange.stash[SNAPSHOT] = Platform(providers={"mine": (stored,)})
+    found = benchmark(addon.teams.of, exchange)
+    assert (found is addon.catalog) == (team != "mine")
 
 
 def test_encode_of_the_same_format(benchmark, addon):

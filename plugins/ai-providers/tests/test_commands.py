@@ -131,7 +131,7 @@ def test_a_provider_is_taken_out(run):
 
 def test_those_that_are_off_are_listed_with_the_reason(run):
     (row,) = json.loads(run("list", "--json").stdout)
-    assert row == {"name": "openai", "state": "off: OPENAI_API_KEY is not set"}
+    assert row == {"name": "openai", "team": "", "state": "off: OPENAI_API_KEY is not set"}
     assert "OPENAI_API_KEY is not set" in " ".join(run("list").stdout.split())
     result = run("test", "openai")
     assert (result.exit_code, "OPENAI_API_KEY is not set" in result.stderr) == (2, True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 from tidegate.api import AddonConfig, Plugin, Principal, Secret, hook
 from tidegate.api.formats import AiCall, find_format
 from tidegate.api.platform import SNAPSHOT, StoredKey, StoredProvider
-from tidegate.testing import ScriptedUpstream, Use, make_exchange
+from tidegate.testing import Platform, ScriptedUpstream, Use, make_exchange
 from tidegate.testing import script as scripts
 
 from .test_lane import ANSWER, HELLO, SECRET
@@ -23,18 +21,11 @@ from .test_lane import ANSWER, HELLO, SECRET
 SLOW = {"error": {"message": "slow down"}}
 
 
-@dataclass
-class Revision:
-    """The part of a snapshot that these tests are about."""
-
-    providers: Mapping[str, tuple[StoredProvider, ...]] = field(default_factory=dict)
-
-
-class Platform(Plugin):
+class Gate(Plugin):
     """Takes callers at their word, and has a snapshot that tests change."""
 
     Config = AddonConfig
-    snapshot: Any = Revision()
+    snapshot = Platform()
 
     @hook
     def authenticate(self, exchange):
@@ -55,16 +46,15 @@ def stored(url: str, *keys: str, name: str = "work", **fields: Any) -> StoredPro
 
 def now_holds(**teams: StoredProvider | tuple[StoredProvider, ...]) -> None:
     """The next snapshot. A team's tuple stays the same object where it is equal, as the store's."""
-    old = Platform.snapshot.providers
+    old = Gate.snapshot.providers
     made = {team: its if isinstance(its, tuple) else (its,) for team, its in teams.items()}
-    Platform.snapshot = Revision(
-        {t: old[t] if old.get(t) == its else its for t, its in made.items()}
-    )
+    kept = {team: old[team] if old.get(team) == its else its for team, its in made.items()}
+    Gate.snapshot = Platform(providers=kept)
 
 
 @pytest.fixture(autouse=True)
 def _empty_platform():
-    Platform.snapshot = Revision()
+    Gate.snapshot = Platform()
 
 
 @pytest.fixture
@@ -80,7 +70,7 @@ def start(lane):
 
     def started(*providers: Any, **options: Any):
         options = {"team_hosts": ["127.0.0.1"], **options}
-        return lane(*providers, others=(Use(Platform),), **options)
+        return lane(*providers, others=(Use(Gate),), **options)
 
     return started
 
@@ -158,7 +148,7 @@ async def test_the_same_model_of_two_teams_is_two_upstreams(start, upstream):
 
         def pool_of(team: str):
             exchange = make_exchange("POST", principal=Principal("dev", team))
-            exchange.stash[SNAPSHOT] = Platform.snapshot
+            exchange.stash[SNAPSHOT] = Gate.snapshot
             models = node.addon.teams.of(exchange)
             return models.upstream(models.find("work/m"), call)
 
@@ -203,7 +193,7 @@ async def test_a_key_that_rests_goes_on_resting_while_another_is_replaced(start,
             assert (await ask(node, "red")).status_code == 200
         mine = Use(type(node.addon), {"team_hosts": ["127.0.0.1"], "recover": 60},
                    name="ai-providers")  # fmt: skip
-        await node.harness.reload(Use(Platform), mine)
+        await node.harness.reload(Use(Gate), mine)
         assert (await ask(node, "red")).status_code == 200
         assert used(upstream).count("sk-full") == 1
         assert used(upstream).count("sk-new") == 4
@@ -291,7 +281,7 @@ async def test_a_teams_key_is_in_no_log_error_explanation_or_repr(start, upstrea
         upstream.handle(lambda received: scripts.json({"error": {"message": "bad key"}}, 401))
         answered = await ask(node, "red")
         exchange = make_exchange("POST", principal=Principal("dev", "red"))
-        exchange.stash[SNAPSHOT] = Platform.snapshot
+        exchange.stash[SNAPSHOT] = Gate.snapshot
         addon = node.addon
         held = addon.teams._held["red"]
         said = addon.explain("route", exchange)
@@ -302,7 +292,7 @@ async def test_a_teams_key_is_in_no_log_error_explanation_or_repr(start, upstrea
             str(answered.headers),
             caplog.text,
             said,
-            repr((Platform.snapshot, held, held.own.providers, held.own.states)),
+            repr((Gate.snapshot, held, held.own.providers, held.own.states)),
             repr([member.upstream for member in next(iter(held.own._upstreams.values())).members]),
         ]
         assert not [text for text in shown if "canary" in text]

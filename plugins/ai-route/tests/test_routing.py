@@ -8,8 +8,14 @@ from contextlib import AsyncExitStack
 
 import openai
 import pytest
+from tidegate_ai_route.demand import demand_of
+from tidegate_ai_route.options import VirtualModel
+from tidegate_ai_route.plugin import Route, known
+from tidegate_ai_route.targets import FAILURES
 
-from tidegate.testing import ScriptedUpstream
+from tidegate.api.formats import ai_call
+from tidegate.api.models import Model
+from tidegate.testing import ScriptedUpstream, make_exchange
 from tidegate.testing import script as scripts
 
 
@@ -194,3 +200,38 @@ async def test_where_no_provider_has_the_model_the_caller_is_told(setup, three):
         with pytest.raises(openai.InternalServerError) as caught:
             await running.ask()
     assert caught.value.status_code == 503
+
+
+class Teams:
+    """Models of two teams, under one name."""
+
+    def __init__(self, team: str) -> None:
+        self.team = team
+
+    def find(self, name: str, kind: str = "chat") -> Model | None:
+        return Model("a", "one", "openai-chat", team=self.team)
+
+
+@pytest.mark.parametrize("strategy", ["priority", "sticky", "latency", "least-busy"])
+def test_what_a_teams_own_model_does_changes_nothing_for_others(strategy):
+    option = VirtualModel.model_validate(
+        {"name": "smart", "strategy": strategy, "targets": ["a/one", "b/two"]}
+    )
+    route = Route(option)
+    for _ in range(FAILURES):
+        (red, _) = known(route.targets, Teams("red"))
+        red.target.failed(1000.0)
+        red.target.active += 1
+    seen = {team: known(route.targets, Teams(team))[0].target for team in ("red", "blue", "")}
+    assert [target.is_out(1001.0) for target in seen.values()] == [True, False, False]
+    assert [target.active for target in seen.values()] == [FAILURES, 0, 0]
+    assert len(route.order.sort(known(route.targets, Teams("red")), *asked())) == 2
+
+
+def asked():
+    """An exchange, its call, and what it demands."""
+    body = {"model": "smart", "messages": [{"role": "user", "content": "Hi"}]}
+    exchange = make_exchange("POST", "http://api.test/v1/chat/completions", body=body)
+    call = ai_call(exchange)
+    assert call is not None
+    return exchange, call, demand_of(call, 100)

@@ -49,7 +49,7 @@ def has(only: str, *texts: str) -> bool:
 def providers(addon: AiProviders, only: str, *, as_json: bool) -> None:
     """The providers: those that are configured, and those of teams."""
     rows = _rows(addon.catalog, addon.source.off, "")
-    for team, held in addon.stored().items():
+    for team, held in sorted(addon.stored().items()):
         rows += _rows(held.own, held.off, team)
     shown = [
         row
