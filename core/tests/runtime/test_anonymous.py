@@ -32,6 +32,16 @@ async def test_the_gateway_may_allow_anonymous_callers():
     assert await status(Use(SAYS_NOTHING), anonymous=True) == 200
 
 
+@pytest.mark.parametrize(("mode", "expected"), [("enforce", 200), ("shadow", 401)])
+async def test_a_service_may_serve_callers_without_a_credential(mode, expected):
+    class Service(Plugin):
+        @hook
+        def authenticate(self, exchange):
+            exchange.anonymous = True
+
+    assert await status(Use(Service, mode=mode), Use(SAYS_NOTHING)) == expected
+
+
 async def test_401_says_how_to_authenticate():
     async with Harness(SAYS_NOTHING) as harness:
         exchange = await harness.send(make_exchange())

@@ -173,6 +173,31 @@ async def test_a_need_may_depend_on_the_options():
     assert seen == [None, b"x"]
 
 
+@pytest.mark.parametrize("mode", ["enforce", "shadow"])
+async def test_a_need_may_depend_on_the_exchange(mode):
+    def wanted(exchange):
+        return exchange.path == "/call"
+
+    seen: list[bytes | None] = []
+    plugin = seeing("authorize", Body(request=True, limit=4, when=wanted), seen)
+    async with Harness(Use(plugin, mode=mode)) as harness:
+        for path, content in (("/call", b"body"), ("/file", b"a long body")):
+            url = f"http://api.test{path}"
+            exchange = await harness.send(make_exchange("POST", url, body=content))
+            assert (exchange.outcome, exchange.shadows) == ("answered", [])
+            assert harness.sent[-1].content == content
+    assert seen == [b"body", None]
+
+
+async def test_where_another_needs_every_body_each_is_there():
+    seen: list[bytes | None] = []
+    some = Use(seeing("authorize", Body(request=True, when=lambda _: False), seen), name="some")
+    every = Use(seeing("authorize", Body(request=True), seen), name="every")
+    async with Harness(some, every) as harness:
+        await harness.send(make_exchange("POST", body=b"body"))
+    assert seen == [b"body", b"body"]
+
+
 async def test_a_json_body_is_parsed_once_for_all():
     values = []
 
