@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
-from urllib.parse import urlsplit
+from contextlib import contextmanager
+from typing import Any, Final, cast
 
 import redis
 import redis.asyncio
@@ -23,6 +23,8 @@ EXACT: Final = 1 << 53
 """Lua's numbers are doubles: above it they are not exact."""
 TIMEOUT: Final = 2.0
 """Seconds after which a Redis that says nothing is taken for lost."""
+PATIENCE: Final = 10.0
+"""As `TIMEOUT`, for a person."""
 SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss"}
 
 
@@ -33,9 +35,12 @@ class RedisStore:
     """
 
     def __init__(self, url: str, prefix: str, terms: Sequence[Terms]) -> None:
-        scheme = urlsplit(url).scheme
-        self._url = SCHEMES.get(scheme, scheme) + url.removeprefix(scheme)
-        redis.ConnectionPool.from_url(self._url)  # ValueError
+        scheme, _, rest = url.partition("://")
+        self._url = f"{SCHEMES.get(scheme, scheme)}://{rest}"
+        try:
+            redis.ConnectionPool.from_url(self._url)
+        except ValueError:  # what it says may have a part of the password
+            raise ValueError(f"that is no URL of {scheme}") from None
         self._prefix = prefix
         self._terms = tuple(terms)
         for one in self._terms:
@@ -52,7 +57,7 @@ class RedisStore:
             seconds, micros = client.time()
             now = seconds + micros / 1e6
             accounts = [
-                shown(one, key, client.hgetall(name), now)
+                shown(one, key, cast(dict[bytes, bytes], client.hgetall(name)), now)
                 for one in self._terms
                 for name, key in self._accounts(client, one)
             ]
@@ -87,26 +92,21 @@ class RedisStore:
     def _client(self) -> redis.asyncio.Redis:
         return redis.asyncio.Redis.from_url(
             self._url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
+            retry=Retry(NoBackoff(), 0), protocol=2,
         )  # fmt: skip
 
-    def _asking(self) -> Any:
-        return _Asking(self._url)
-
-
-class _Asking:
-    """A client for what a person asks. Its errors are OSErrors."""
-
-    def __init__(self, url: str) -> None:
-        self._client = redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=TIMEOUT)
-
-    def __enter__(self) -> redis.Redis:
-        return self._client
-
-    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
-        self._client.close()
-        if isinstance(error, RedisError):
+    @contextmanager
+    def _asking(self) -> Iterator[redis.Redis]:
+        """A client for what a person asks. OSError."""
+        client = redis.Redis.from_url(
+            self._url, socket_timeout=PATIENCE, socket_connect_timeout=TIMEOUT, protocol=2
+        )
+        try:
+            yield client
+        except RedisError as error:
             raise OSError(str(error)) from error
+        finally:
+            client.close()
 
 
 def shown(terms: Terms, key: str, account: dict[bytes, bytes], now: float) -> dict[str, Any]:

@@ -92,11 +92,17 @@ class Worker:
         self.leases: dict[str, Said] = {}
         self._heard = asyncio.Event()
         self._closed: set[str] = set()
+        self._count = 0
 
     def lease(self, key: str = "ada", limit: int = 0) -> Said:
         """The lease of a key; a new one where it has none."""
-        id = f"{self.session}:{key}:{limit}"
-        return self.leases.setdefault(id, Said(limit, key, id))
+        for lease in self.leases.values():
+            if (lease.key, lease.limit) == (key, limit):
+                return lease
+        self._count += 1
+        id = f"{self.session}:{self._count}"
+        lease = self.leases[id] = Said(limit, key, id)
+        return lease
 
     async def say(self, lease: Said, *, need: int = 0, extra: int = 0) -> Granted | None:
         """Tell how a lease stands; the answer, or None where it is gone, or was refused."""

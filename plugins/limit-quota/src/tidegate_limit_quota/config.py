@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from tidegate.api import AddonConfig, Duration, Secret
 from tidegate.api.config import Model, parse_size
+from tidegate.api.lending import LimitStore, open_limit_store
 from tidegate.api.whose import Per
+
+from .ledger import Terms
 
 type Unit = Literal[
     "requests", "prompt-tokens", "completion-tokens", "tokens", "usd", "concurrency", "bytes"
@@ -94,7 +97,7 @@ class LimitConfig(Model):
         """Whether it is about calls to models only."""
         return self.unit in TOKENS or self.unit == "usd" or bool(self.models) or self.per == "model"
 
-    def wire(self) -> dict[str, object]:
+    def wire(self) -> dict[str, Any]:
         """What the broker is told."""
         return {
             "id": self.id,
@@ -116,10 +119,24 @@ class WebhookConfig(Model):
     secret: Secret
 
 
+class StoreConfig(Model):
+    """Where several nodes keep their limits together, and what names begin with there."""
+
+    url: Secret
+    prefix: str = Field(default="tidegate", pattern=r"^[A-Za-z0-9._:-]{1,64}$")
+
+
+def with_url(value: object) -> object:
+    """A store that is written as its URL alone."""
+    return {"url": value} if isinstance(value, str) else value
+
+
 class LimitQuotaConfig(AddonConfig):
-    """Options of `limit-quota`. `wait`: what an exchange waits for the broker at most."""
+    """Options of `limit-quota`. `backend`: None is the broker of the node; `wait`: what an
+    exchange waits for it at most."""
 
     limits: tuple[LimitConfig, ...] = Field(min_length=1)
+    backend: Annotated[StoreConfig | None, BeforeValidator(with_url)] = None
     headers: bool = True
     webhook: WebhookConfig | None = None
     wait: Duration = Field(default=0.1, gt=0, le=0.1)
@@ -130,3 +147,19 @@ class LimitQuotaConfig(AddonConfig):
         if len(set(names)) < len(names):
             raise ValueError("`limits`: two have the same name")
         return self
+
+    @model_validator(mode="after")
+    def _kept(self) -> Self:
+        try:
+            self.store("")
+        except ValueError as error:
+            raise ValueError(f"`backend`: {error}") from None
+        return self
+
+    def store(self, addon: str) -> LimitStore | None:
+        """Who keeps the limits of an addon of this name; None: the node itself. ValueError."""
+        if self.backend is None:
+            return None
+        terms = [Terms.of(limit.wire()) for limit in self.limits]
+        url, prefix = self.backend.url.get_secret_value(), self.backend.prefix
+        return open_limit_store(url, f"{prefix}:{addon}", terms)

@@ -23,7 +23,7 @@ from .local import BrokerBackend
 from .memory import MemoryBackend
 from .protocol import SOCKET
 from .told import Told
-from .webhook import SETTINGS
+from .webhook import SETTINGS, Webhook
 
 QUOTA_EXCEEDED: Final = ErrorCode(
     "quota_exceeded", 429, "The quota is used up. Try again when `Retry-After` says."
@@ -35,7 +35,7 @@ STORE_UNAVAILABLE: Final = ErrorCode(
     "budget_store_unavailable", 503, "The quota can't be checked now. Try again shortly."
 )
 CONNECT: Final = 5.0
-"""Seconds that a starting worker waits for the broker."""
+"""Seconds that a starting worker waits for who lends."""
 
 
 def _needs(config: LimitQuotaConfig) -> Body | None:
@@ -108,17 +108,25 @@ class LimitQuota(Plugin[LimitQuotaConfig]):
         greeting = {"hello": session, "limits": [limit.wire() for limit in config.limits]}
         backend: Backend
         token: str = context.shared.get("broker", "")
-        if token:
+        self._store = config.store(context.name)
+        if self._store is not None:
+            backend = self._store.backend(session)
+        elif token:
             backend = BrokerBackend(context.state / SOCKET, greeting)
         else:
             backend = MemoryBackend(greeting)
         self.leases = Leases(session, backend, self._alerted, token)
+        hook = config.webhook if self._store is not None else None  # a broker has its own
+        self._webhook = None if hook is None else Webhook(hook.url, hook.secret.get_secret_value())
+        self._posting: asyncio.Task[None] | None = None
 
     # -- life -----------------------------------------------------------------------------------
 
     @hook
     def bootstrap(self, node: Node) -> None:
-        """Have the broker run."""
+        """Have the broker run, where no store has its part."""
+        if self._store is not None:
+            return
         token = node.shared["broker"] = secrets.token_hex(8)
         env = {}
         if self.config.webhook is not None:
@@ -131,27 +139,31 @@ class LimitQuota(Plugin[LimitQuotaConfig]):
 
     @hook
     async def startup(self, previous: Plugin[Any] | None) -> None:
-        """Connect to the broker, and load what the first call would have to wait for."""
+        """Connect to who lends, and load what the first call would have to wait for."""
         self.leases.start()
+        if self._webhook is not None:
+            self._posting = asyncio.create_task(self._webhook.run())
         if self._of_models:
             await asyncio.to_thread(load_formats)
         try:
             async with asyncio.timeout(CONNECT):
                 await self.leases.up.wait()
         except TimeoutError:
-            self.context.log.error("the broker does not answer")
+            self.context.log.error("nobody answers who lends")
 
     @hook
     async def shutdown(self) -> None:
         """Give back what is left."""
         await self.leases.stop()
+        if self._posting is not None:
+            self._posting.cancel()
 
     @hook
     def cli_commands(self, app: Any) -> None:
         """`tidegate quota`."""
         from .verbs import register
 
-        register(app, self.context.name, self.context.state)
+        register(app, self.context.name, self.context.state, self._store)
 
     # -- an exchange ------------------------------------------------------------------------------
 
@@ -243,3 +255,7 @@ class LimitQuota(Plugin[LimitQuotaConfig]):
     def _alerted(self, limit: str, key: str, percent: int) -> None:
         self.context.counters.add("alerts_total")
         self.context.log.warning("limit %s: %d %% are used by %s", limit, percent, key or "all")
+        if self._webhook is not None:
+            one = next(one for one in self.config.limits if one.name == limit)
+            amount = one.scaled(one.amount)
+            self._webhook.put(limit, one.unit, amount, key, percent, time.time())

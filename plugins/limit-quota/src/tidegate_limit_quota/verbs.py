@@ -1,8 +1,9 @@
-"""`tidegate quota status|reset`: asks the broker."""
+"""`tidegate quota status|reset`: asks the broker, or the store that several nodes share."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -12,14 +13,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tidegate.api.lending import LimitStore
+
 from .protocol import SOCKET, call
 
+_stores: Final[dict[str, LimitStore]] = {}
+"""Of the addons whose limits are kept by no broker, by name."""
 BAR: Final = 10
 NANO: Final = 10**9
 
 
-def register(app: Any, addon: str, state: Path) -> None:
+def register(app: Any, addon: str, state: Path, store: LimitStore | None = None) -> None:
     """Add the verbs to `tidegate`. Of several addons of this kind, `--addon` names one."""
+    if store is not None:
+        _stores[addon] = store
     quota = typer.Typer(help="What is used of quotas and budgets.", no_args_is_help=True)
 
     @quota.command()
@@ -30,7 +37,12 @@ def register(app: Any, addon: str, state: Path) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     ) -> None:
         """Show what is used and what is lent of each limit."""
-        found = _ask(_folder(state, folder, name), {"status": True})
+        store = _stores.get(name)
+        found = (
+            _ask(lambda: call(_socket(state, folder, name), {"status": True}))
+            if store is None
+            else _ask(store.status)
+        )
         found["accounts"] = [
             one for one in sorted(found["accounts"], key=lambda x: (x["limit"], x["key"]))
             if limit in ("", one["limit"])
@@ -49,7 +61,12 @@ def register(app: Any, addon: str, state: Path) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     ) -> None:
         """Begin anew: nothing is used, but for what workers hold."""
-        done = _ask(_folder(state, folder, name), {"reset": [limit, key]})
+        store = _stores.get(name)
+        done = (
+            _ask(lambda: call(_socket(state, folder, name), {"reset": [limit, key]}))
+            if store is None
+            else {"reset": _ask(lambda: store.reset(limit, key)), "written": True}
+        )
         if as_json:
             sys.stdout.write(orjson.dumps(done).decode() + "\n")
         else:
@@ -61,17 +78,18 @@ def register(app: Any, addon: str, state: Path) -> None:
         app.add_typer(quota, name="quota")
 
 
-def _folder(own: Path, state: Path | None, addon: str) -> Path:
-    return state / "addons" / addon if state is not None else own.parent / addon
+def _socket(own: Path, state: Path | None, addon: str) -> Path:
+    """Where the broker of an addon listens."""
+    folder = state / "addons" / addon if state is not None else own.parent / addon
+    return folder / SOCKET
 
 
-def _ask(folder: Path, message: dict[str, Any]) -> dict[str, Any]:
+def _ask[T](question: Callable[[], T]) -> T:
     try:
-        answer: dict[str, Any] = call(folder / SOCKET, message)
+        return question()
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"no broker answers in {folder}: {error}\nis the node running?\n")
+        sys.stderr.write(f"nobody answers: {error}\nis the node running?\n")
         raise typer.Exit(1) from None
-    return answer
 
 
 def table(accounts: list[dict[str, Any]]) -> Table:

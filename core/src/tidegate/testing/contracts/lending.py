@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tidegate.api.lending import Backend, Terms
-from tidegate.testing.lending import IN_PROGRESS, PATIENCE, Limit, Said, Span, Worker
+from tidegate.testing.lending import IN_PROGRESS, PATIENCE, Limit, Span, Worker
 
 
 class LendingContract:
@@ -155,8 +155,7 @@ class LendingContract:
             async with asyncio.timeout(PATIENCE):
                 while len(seen) < 2:
                     ada.leases.clear()
-                    lease = Said(0, "ada", f"w0:{time.monotonic_ns()}")
-                    ada.leases[lease.lease] = lease
+                    lease = ada.lease()
                     answer = await ada.say(lease, need=100)
                     assert answer is not None
                     if not answer.short:
