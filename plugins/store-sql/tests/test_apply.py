@@ -31,6 +31,11 @@ from tidegate_store_sql.kinds import (
 
 from .conftest import ADA, make_plugin
 
+
+def parsed(text: str) -> Document:
+    return parse(text, os.environ)
+
+
 PLATFORM_TOML = """\
 admins = ["root"]
 
@@ -47,11 +52,11 @@ name = "web"
 
 [[team.application.key]]
 name = "ci"
-prefix = "tg_abcde"
-hash = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 expires = 2027-01-31T12:00:00Z
 services = ["red/orders"]
 networks = ["192.0.2.0/24"]
+prefix = "tg_abcde"
+hash = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
 [[team.application.subscription]]
 service = "red/orders"
@@ -86,20 +91,20 @@ text = "true"
 
 
 def test_export_gives_back_the_same_file(store):
-    apply(store, ADA, parse(PLATFORM_TOML))
+    apply(store, ADA, parsed(PLATFORM_TOML))
     assert render(export(store)) == PLATFORM_TOML
 
 
 def test_a_file_that_is_applied_already_changes_nothing(store):
-    assert len(apply(store, ADA, parse(PLATFORM_TOML))) == 11
+    assert len(apply(store, ADA, parsed(PLATFORM_TOML))) == 11
     revision = store.revision()
-    assert apply(store, ADA, parse(PLATFORM_TOML), Options(prune=True)) == []
+    assert apply(store, ADA, parsed(PLATFORM_TOML), Options(prune=True)) == []
     assert store.revision() == revision
     assert store.verify().bad is None
 
 
 def test_a_dry_run_tells_what_an_apply_does_and_does_nothing(store):
-    document = parse(PLATFORM_TOML)
+    document = parsed(PLATFORM_TOML)
     told = apply(store, ADA, document, Options(dry_run=True))
     assert store.revision() == 0
     assert store.page(PLATFORM, TEAM).items == []
@@ -109,32 +114,32 @@ def test_a_dry_run_tells_what_an_apply_does_and_does_nothing(store):
 
 
 def test_only_what_differs_is_changed(store):
-    apply(store, ADA, parse(PLATFORM_TOML))
-    changes = apply(store, ADA, parse(PLATFORM_TOML.replace('path = "/orders"', 'path = "/o"')))
+    apply(store, ADA, parsed(PLATFORM_TOML))
+    changes = apply(store, ADA, parsed(PLATFORM_TOML.replace('path = "/orders"', 'path = "/o"')))
     assert [(c.action, c.target, c.before, c.after) for c in changes] == [
         ("update service", "red/orders", {"path": "/orders"}, {"path": "/o"})
     ]
 
 
 def test_a_section_left_out_stays_and_an_empty_one_is_emptied(store):
-    apply(store, ADA, parse(PLATFORM_TOML))
-    assert apply(store, ADA, parse('[[team]]\nname = "blue"\ntitle = "Blue"')) == []
-    apply(store, ADA, parse('[[team]]\nname = "blue"\ntitle = "Blue"\napplication = []'))
+    apply(store, ADA, parsed(PLATFORM_TOML))
+    assert apply(store, ADA, parsed('[[team]]\nname = "blue"\ntitle = "Blue"')) == []
+    apply(store, ADA, parsed('[[team]]\nname = "blue"\ntitle = "Blue"\napplication = []'))
     assert store.page(PLATFORM, APPLICATION).items == []
     assert store.page(PLATFORM, SERVICE).items != []
 
 
 def test_prune_removes_what_the_file_says_nothing_of(store):
-    apply(store, ADA, parse(PLATFORM_TOML))
-    apply(store, ADA, parse('[[team]]\nname = "red"'), Options(prune=True))
+    apply(store, ADA, parsed(PLATFORM_TOML))
+    apply(store, ADA, parsed('[[team]]\nname = "red"'), Options(prune=True))
     assert render(export(store)) == '[[team]]\nname = "red"\n'
 
 
 def test_two_services_may_swap_their_paths(store):
     text = '[[team]]\nname="a"\nservice=[{name="x", path="/1"}, {name="y", path="/2"}]'
-    apply(store, ADA, parse(text))
+    apply(store, ADA, parsed(text))
     swapped = text.replace("/1", "/0").replace("/2", "/1").replace("/0", "/2")
-    assert len(apply(store, ADA, parse(swapped))) == 2
+    assert len(apply(store, ADA, parsed(swapped))) == 2
 
 
 @pytest.mark.parametrize(
@@ -160,7 +165,7 @@ def test_two_services_may_swap_their_paths(store):
 )  # fmt: skip
 def test_a_bad_file_changes_nothing_and_says_where(store, text, says):
     with pytest.raises(StoreError, match=says.replace(".", r"\.")):
-        apply(store, ADA, parse('admins = ["root"]\n' + text))
+        apply(store, ADA, parsed('admins = ["root"]\n' + text))
     assert store.revision() == 0
 
 
@@ -168,7 +173,7 @@ def test_errors_never_tell_a_secret():
     key = '{name="K", secret="canary"}'
     text = f'[[team]]\nname="a"\nprovider=[{{name="p", kind="x", url="bad", key=[{key}]}}]'
     with pytest.raises(StoreError) as error:
-        parse(text)
+        parsed(text)
     assert "canary" not in str(error.value)
 
 
@@ -193,39 +198,39 @@ def secrets(monkeypatch):
 
 
 def test_secrets_come_from_the_environment_and_are_left_out_of_exports(store, secrets):
-    changes = apply(store, ADA, parse(WITH_SECRET))
-    assert apply(store, ADA, parse(WITH_SECRET)) == []
+    changes = apply(store, ADA, parsed(WITH_SECRET))
+    assert apply(store, ADA, parsed(WITH_SECRET)) == []
     key = store.page(PLATFORM, PROVIDER_KEY).items[0]
     assert store.secret(PLATFORM, key["id"]) == "sk-canary"
     text = render(export(store))
     assert "canary" not in text + repr(changes) + repr(store.audit(PLATFORM))
-    assert apply(store, ADA, parse(text), Options(prune=True)) == []
+    assert apply(store, ADA, parsed(text), Options(prune=True)) == []
     assert store.secret(PLATFORM, key["id"]) == "sk-canary"
 
 
 def test_an_export_with_secrets_opens_with_its_key_alone(store, secrets, tmp_path):
-    apply(store, ADA, parse(WITH_SECRET))
+    apply(store, ADA, parsed(WITH_SECRET))
     keyring = Keyring.parse(new_key())
     text = render(export(store, keyring))
     assert "canary" not in text
     other = make_plugin(f"sqlite:///{tmp_path}/other.db", tmp_path / "other").open()
     for wrong in (None, Keyring.parse(new_key())):
         with pytest.raises(StoreError):
-            apply(other, ADA, parse(text), Options(keyring=wrong))
+            apply(other, ADA, parsed(text), Options(keyring=wrong))
     assert other.revision() == 0
-    apply(other, ADA, parse(text), Options(keyring=keyring))
+    apply(other, ADA, parsed(text), Options(keyring=keyring))
     key = other.page(PLATFORM, PROVIDER_KEY).items[0]
     assert other.secret(PLATFORM, key["id"]) == "sk-canary"
     other.database.close()
 
 
 def test_a_provider_moves_to_another_host_only_with_its_secrets(store, secrets):
-    apply(store, ADA, parse(WITH_SECRET))
+    apply(store, ADA, parsed(WITH_SECRET))
     moved = WITH_SECRET.replace("https://a.test", "https://b.test")
     with pytest.raises(StoreError) as error:
-        apply(store, ADA, parse(moved.replace(', secret = "${PROVIDER_SECRET}"', "")))
+        apply(store, ADA, parsed(moved.replace(', secret = "${PROVIDER_SECRET}"', "")))
     assert error.value.code == "secret_origin_changed"
-    apply(store, ADA, parse(moved))
+    apply(store, ADA, parsed(moved))
 
 
 # -- many at once, and stopped in the middle --------------------------------------------------
@@ -234,7 +239,7 @@ def test_a_provider_moves_to_another_host_only_with_its_secrets(store, secrets):
 def test_ten_applies_at_once_come_one_after_the_other(store):
     def one(number: int) -> None:
         services = ", ".join(f'{{name="s{n}", path="/{number}/{n}"}}' for n in range(5))
-        apply(store, ADA, parse(f'[[team]]\nname="a"\ntitle="{number}"\nservice=[{services}]'))
+        apply(store, ADA, parsed(f'[[team]]\nname="a"\ntitle="{number}"\nservice=[{services}]'))
 
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(one, range(10)))
@@ -259,14 +264,14 @@ store = StoreSql(config, AddonContext("store-sql", Path(state))).open()
 services = ", ".join(f'{{name="s{n}", path="/{n}"}}' for n in range(50))
 with store.change(Actor("killed")) as change:
     text = f'[[team]]\\nname="b"\\nservice=[{services}]'
-    _Apply(change, Options()).document(parse(text))
+    _Apply(change, Options()).document(parse(text, {}))
     print("written", flush=True)
     sys.stdin.read()
 """
 
 
 def test_an_apply_that_is_killed_before_its_end_leaves_nothing(store, url, tmp_path):
-    apply(store, ADA, parse('[[team]]\nname = "a"'))
+    apply(store, ADA, parsed('[[team]]\nname = "a"'))
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, url, str(tmp_path / "store-sql")],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -278,7 +283,7 @@ def test_an_apply_that_is_killed_before_its_end_leaves_nothing(store, url, tmp_p
         process.wait(20)
     for _ in range(100):  # PostgreSQL takes a moment to see that its client is gone
         try:
-            apply(store, ADA, parse('[[team]]\nname = "c"'))
+            apply(store, ADA, parsed('[[team]]\nname = "c"'))
             break
         except StoreError:
             time.sleep(0.1)
@@ -354,7 +359,7 @@ def documents(draw):
 def test_whatever_is_applied_is_exported_and_applied_again_without_a_change(store, document):
     apply(store, ADA, document, Options(prune=True))
     text = render(export(store))
-    assert apply(store, ADA, parse(text), Options(prune=True)) == []
+    assert apply(store, ADA, parsed(text), Options(prune=True)) == []
     assert render(export(store)) == text
     assert store.verify().bad is None
     kept = {kind: len(store.page(PLATFORM, kind, limit=100).items)
@@ -370,6 +375,6 @@ def test_whatever_is_applied_is_exported_and_applied_again_without_a_change(stor
 
 def test_a_thousand_services_are_applied_in_reasonable_time(store):
     services = ", ".join(f'{{name="s{n}", path="/{n}"}}' for n in range(1000))
-    apply(store, ADA, parse(f'[[team]]\nname="a"\nservice=[{services}]'))
+    apply(store, ADA, parsed(f'[[team]]\nname="a"\nservice=[{services}]'))
     with store.database.read() as connection:
         assert len(connection.execute(select(tables.service.c.id)).all()) == 1000

@@ -101,7 +101,7 @@ def test_what_was_restored_is_what_was_backed_up(store, shop, tmp_path):
     assert store.secret(PLATFORM, shop.provider_key) == "sk-canary-1"
     assert store.revision() > revision + 1
     assert store.verify().bad is None
-    assert store.audit(PLATFORM, limit=1)[0]["action"] == "restore store"
+    assert store.audit(PLATFORM, limit=1).items[0]["action"] == "restore store"
     store.create(ADA, PLATFORM, TeamSpec(name="green"))
 
 

@@ -90,7 +90,7 @@ def test_a_plugin_s_change_and_its_audit_are_stored_together_or_not_at_all(house
         store.audit(connection, ADA, entry)
         raise RuntimeError("no")
     assert house.pets() == ["rex", "tom"]
-    (told,) = house.keeper.store.audit(PLATFORM)
+    (told,) = house.keeper.store.audit(PLATFORM).items
     assert (told["action"], told["actor"], told["request_id"]) == ("create pet", "ada", "req-1")
     assert house.keeper.store.verify().good == 1
 
@@ -101,7 +101,7 @@ def test_the_first_admin_is_made_once(house):
         with store.write() as connection:
             store.make_admin(connection, Actor("setup"), "root")
     assert store.roles("root") == Roles(admin=True)
-    assert len(house.keeper.store.audit(PLATFORM)) == 1
+    assert len(house.keeper.store.audit(PLATFORM).items) == 1
 
 
 def test_a_plugin_s_migration_backs_up_first_and_keeps_its_rows(house):

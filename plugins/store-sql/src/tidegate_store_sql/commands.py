@@ -142,7 +142,7 @@ def _add_apply(app: typer.Typer, addon: StoreSql) -> None:
         with _failing():
             text = sys.stdin.read() if str(file) == "-" else file.read_text()
             options = Options(prune=prune, dry_run=dry_run, keyring=_export_key())
-            changes = apply(addon.open(), actor(), parse(text), options)
+            changes = apply(addon.open(), actor(), parse(text, os.environ), options)
         if as_json:
             _print_json([{"action": c.action, "target": c.target, "before": c.before,
                           "after": c.after} for c in changes])  # fmt: skip
@@ -193,14 +193,17 @@ def _add_audit(app: typer.Typer, addon: StoreSql) -> None:
     def show(
         team: Annotated[str, typer.Option(help="Only changes of this team.")] = "",
         limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
-        before: Annotated[int | None, typer.Option(help="Only entries before this one.")] = None,
+        before: Annotated[
+            int | None, typer.Option(min=1, help="Only entries before this one.")
+        ] = None,
         as_json: Json = False,
     ) -> None:
         """List changes, the newest first."""
         with _failing():
             store = addon.open()
             scope = Scope.of(store.find(PLATFORM, TEAM, name=team)["id"]) if team else PLATFORM
-            rows = store.audit(scope, before=before, limit=limit)
+            after = "" if before is None else str(before)
+            rows = store.audit(scope, after=after, limit=limit).items
         for row in rows:
             if as_json:
                 _print_json(row)

@@ -101,7 +101,9 @@ def told() -> Iterator[None]:
     """A database that can't be had becomes `storage_unavailable`; its own text holds no values."""
     try:
         yield
-    except (DataError, IntegrityError, ProgrammingError):
+    except DataError as error:
+        raise StoreError("invalid", "a value is not one that the database holds") from error
+    except (IntegrityError, ProgrammingError):
         raise
     except (DBAPIError, PoolTimeout) as error:
         origin = error.orig if isinstance(error, DBAPIError) else error

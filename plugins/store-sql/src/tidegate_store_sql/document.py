@@ -6,7 +6,6 @@ A section that is left out of the file is left as it is; one that is there is al
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from pydantic import (
     SecretStr,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
@@ -42,14 +42,15 @@ _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 TIMES: Final = frozenset({"expires", "revoked", "decided"})
 
 
-def _from_environment(value: object) -> object:
+def _from_environment(value: object, info: ValidationInfo) -> object:
     """`${NAME}` for a secret that shall not stand in the file."""
     found = _VARIABLE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         return value
-    if found[1] not in os.environ:
+    variables: Mapping[str, str] = info.context or {}
+    if found[1] not in variables:
         raise ValueError(f"the variable {found[1]} is not set")
-    return os.environ[found[1]]
+    return variables[found[1]]
 
 
 EnvSecret = Annotated[SecretStr, BeforeValidator(_from_environment)]
@@ -115,10 +116,13 @@ SECTIONS: Final = {
 """Fields of a table that hold other tables."""
 
 
-def parse(text: str) -> Document:
-    """The document of a TOML text. Raises StoreError `invalid` that says where."""
+def parse(text: str, variables: Mapping[str, str]) -> Document:
+    """The document of a TOML text. Raises StoreError `invalid` that says where.
+
+    `variables`: what `${NAME}` may stand for.
+    """
     try:
-        document = Document.model_validate(tomllib.loads(text))
+        document = Document.model_validate(tomllib.loads(text), context=variables)
     except tomllib.TOMLDecodeError as error:
         raise StoreError("invalid", f"not TOML: {error}") from None
     except ValidationError as error:

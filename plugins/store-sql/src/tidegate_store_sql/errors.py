@@ -10,6 +10,8 @@ STATUS: Final = {
     "invalid": 422,
     "not_found": 404,
     "already_exists": 409,
+    "host_taken": 409,
+    "last_admin": 409,
     "revision_conflict": 412,
     "route_taken": 409,
     "secret_origin_changed": 409,

@@ -116,6 +116,13 @@ class StoreSql(Plugin[StoreSqlConfig]):
 
         add_commands(app, self)
 
+    @hook
+    def console_routes(self, router: Any) -> None:
+        """All that is in the store."""
+        from .console import add_routes
+
+        add_routes(router, self.platform_store())
+
     # -- exchanges ----------------------------------------------------------------------------
 
     @hook

@@ -34,10 +34,16 @@ _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _PARAM: Final = re.compile(r"\{[^/]*\}")
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """The text, if a database can hold it. Raises ValueError."""
     if _UNSTORABLE.search(text):
         raise ValueError("a text holds neither NUL nor half characters")
     return text
+
+
+def _storable_secret(secret: SecretStr) -> SecretStr:
+    storable(secret.get_secret_value())
+    return secret
 
 
 def _instant(value: object) -> object:
@@ -49,6 +55,12 @@ def _instant(value: object) -> object:
             raise ValueError("a time needs its zone: 2027-01-31T12:00:00Z")
         value = value.timestamp()
     return round(value, 3) if isinstance(value, float) else value
+
+
+def moment(instant: float) -> datetime:
+    """An `Instant` as a date and time in UTC, to the millisecond."""
+    whole = round(instant * 1000)
+    return datetime.fromtimestamp(whole // 1000, UTC).replace(microsecond=whole % 1000 * 1000)
 
 
 def _network(text: str) -> str:
@@ -72,8 +84,8 @@ def origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, (parts.hostname or "").lower(), parts.port or default
 
 
-Words = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(_storable)]
-Line = Annotated[str, StringConstraints(max_length=512), AfterValidator(_storable)]
+Words = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(storable)]
+Line = Annotated[str, StringConstraints(max_length=512), AfterValidator(storable)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
 User = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._+@-]{1,254}$")]
 Ref = Annotated[str, StringConstraints(pattern=r"^[a-z0-9._-]{1,64}/[a-z0-9._-]{1,64}$")]
@@ -87,11 +99,14 @@ Instant = Annotated[
     float,
     BeforeValidator(_instant),
     Field(ge=0, le=253402300799, allow_inf_nan=False),
-    PlainSerializer(lambda value: moment(value), datetime, when_used="json"),
+    PlainSerializer(moment, datetime, when_used="json"),
     WithJsonSchema({"anyOf": [_DATE, _SECONDS]}, mode="validation"),
     WithJsonSchema(_DATE, mode="serialization"),
 ]
 """Unix seconds; written as a date and time with its zone."""
+Password = Annotated[
+    SecretStr, Field(min_length=1, max_length=16_384), AfterValidator(_storable_secret)
+]
 Role = Literal["owner", "admin", "developer", "viewer"]
 Status = Literal["requested", "approved", "rejected", "revoked"]
 
@@ -177,7 +192,7 @@ class ServiceOutline(Spec):
 class ServiceSpec(ServiceOutline):
     """A published API with its documentation: OpenAPI, JSON or YAML."""
 
-    docs: Annotated[str, StringConstraints(max_length=4_000_000), AfterValidator(_storable)] = ""
+    docs: Annotated[str, StringConstraints(max_length=4_000_000), AfterValidator(storable)] = ""
 
 
 class ApplicationSpec(Spec):
@@ -229,7 +244,7 @@ class ProviderKeySpec(Spec):
     """A secret of a provider. Without one, what is stored stays."""
 
     name: Name
-    secret: Annotated[SecretStr, Field(min_length=1, max_length=16_384)] | None = None
+    secret: Password | None = None
 
 
 class PolicySpec(Spec):
@@ -238,12 +253,6 @@ class PolicySpec(Spec):
     name: Name
     title: Line = ""
     text: Words = ""
-
-
-def moment(instant: float) -> datetime:
-    """An `Instant` as a date and time in UTC, to the millisecond."""
-    whole = round(instant * 1000)
-    return datetime.fromtimestamp(whole // 1000, UTC).replace(microsecond=whole % 1000 * 1000)
 
 
 def plain(spec: Spec, only: Collection[str] | None = None) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from tidegate.api.store import Actor
 from . import tables
 from .audit import Anchor, Verdict, verify
 from .change import Change, Row, as_row
+from .claims import require_free
 from .database import Database
 from .errors import StoreError
 from .kinds import (
+    ADMIN,
     APPLICATION,
     KEY,
     KINDS,
@@ -31,7 +33,7 @@ from .kinds import (
     Scope,
 )
 from .queries import Queries, shown
-from .specs import KeyRequest, KeySpec, ProviderKeySpec, Spec, SubscriptionSpec, plain
+from .specs import KeyRequest, ProviderKeySpec, Spec, SubscriptionSpec, plain
 from .vault import Vault, belonging
 
 PAGE: Final = 50
@@ -60,7 +62,8 @@ class Store(Queries):
             if dry_run:
                 raise _TakenBack
         if changed and not dry_run:
-            self.move_anchor()
+            with suppress(StoreError):  # it is stored; the anchor follows within a minute
+                self.move_anchor()
 
     # -- commands -----------------------------------------------------------------------------
 
@@ -77,7 +80,10 @@ class Store(Queries):
             values = plain_of(kind, spec)
             if isinstance(spec, ProviderKeySpec):
                 values = {"name": spec.name, "sealed": sealed(self.vault, above, spec)}
-            return shown(kind, change.create(kind, values, above))
+            row = change.create(kind, values, above)
+            if kind is SERVICE and scope.team is not None:
+                require_free(change.connection, row)
+            return shown(kind, row)
 
     def update(
         self, actor: Actor, scope: Scope, id: str, spec: Spec, *, revision: int | None = None
@@ -93,9 +99,13 @@ class Store(Queries):
                 provider = change.fetch(PROVIDER, scope, row["provider_id"])
                 secret = sealed(self.vault, provider, spec)
                 values = {"name": spec.name, "sealed": secret or row["sealed"]}
-            if isinstance(spec, KeySpec):
-                values |= {c: row[c] for c in ("hash", "prefix", "revoked")}
-            return shown(kind, change.update(kind, row, values, revision))
+            if isinstance(spec, KeyRequest):
+                values = plain(spec, KeyRequest.model_fields)  # what it is stays: its hash, its end
+            new = change.update(kind, row, values, revision)
+            moved = kind is SERVICE and any(new[c] != row[c] for c in ("hosts", "route"))
+            if moved and scope.team is not None:
+                require_free(change.connection, new)
+            return shown(kind, new)
 
     def delete(
         self, actor: Actor, scope: Scope, kind: Kind, id: str, *, revision: int | None = None
@@ -104,7 +114,10 @@ class Store(Queries):
         with self.change(actor) as change:
             if not kind.parent:
                 _only_platform(scope, kind)
-            change.delete(kind, change.fetch(kind, scope, id), revision)
+            row = change.fetch(kind, scope, id)
+            if kind is ADMIN and len(change.children(ADMIN, None)) == 1:
+                raise StoreError("last_admin", "the platform needs an administrator")
+            change.delete(kind, row, revision)
 
     def issue_key(
         self, actor: Actor, scope: Scope, application: str, wanted: KeyRequest
@@ -230,7 +243,7 @@ class Store(Queries):
 
 def kind_of(spec: Spec) -> Kind:
     """The kind that a spec describes."""
-    return next(kind for kind in KINDS.values() if kind.spec is type(spec))
+    return next(kind for kind in KINDS.values() if issubclass(kind.spec, type(spec)))
 
 
 def plain_of(kind: Kind, spec: Spec) -> Row:
