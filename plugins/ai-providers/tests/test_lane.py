@@ -157,11 +157,40 @@ async def test_where_all_keys_rest_callers_are_told_when_to_come_again(lane):
 async def test_where_no_key_is_taken_the_provider_is_not_asked_again(lane):
     async with ScriptedUpstream() as upstream, lane(work(upstream)) as node, openai_of(node) as sdk:
         upstream.answer(*scripts.json({"error": {"message": "no"}}, 401))
-        assert (await ask(node)).status_code == 401
-        with pytest.raises(openai.InternalServerError) as told:
-            await sdk.chat.completions.create(model="work/m", messages=HELLO)
-        assert (told.value.status_code, told.value.code) == (503, "provider_unavailable")
+        for status, code in ((502, "provider_key_rejected"), (503, "provider_unavailable")):
+            with pytest.raises(openai.InternalServerError) as told:
+                await sdk.chat.completions.create(model="work/m", messages=HELLO)
+            assert (told.value.status_code, told.value.code) == (status, code)
         assert len(upstream.requests) == 1
+
+
+async def test_a_key_that_is_refused_is_no_fault_of_the_callers(lane):
+    """Its client says so at once: it neither blames its own key nor tries again."""
+    refused = scripts.json({"type": "error", "error": {"type": "authentication_error",
+                            "message": "invalid x-api-key"}}, 401,
+                           {"www-authenticate": "Bearer"})  # fmt: skip
+    async with ScriptedUpstream() as upstream:
+        claude = {"name": "anthropic", "url": upstream.url, "keys": [SECRET]}
+        async with (
+            lane(claude, {"name": "work", "url": upstream.url}) as node,
+            anthropic.AsyncAnthropic(base_url=node.url, api_key="x") as sdk,
+            openai.AsyncOpenAI(base_url=f"{node.url}/v1", api_key="x") as other,
+        ):
+            upstream.handle(lambda received: refused)
+            for _ in range(2):
+                with pytest.raises(anthropic.InternalServerError) as told:
+                    await sdk.messages.create(
+                        model="anthropic/claude-haiku-4-5", messages=HELLO, max_tokens=9
+                    )
+                assert told.value.status_code in (502, 503)
+            for _ in range(2):
+                with pytest.raises(openai.InternalServerError) as said:
+                    await other.chat.completions.create(model="work/m", messages=HELLO)
+                assert "www-authenticate" not in said.value.response.headers
+            client = genai.Client(api_key="x", http_options={"base_url": node.url}).aio
+            with pytest.raises(genai.errors.ServerError):
+                await client.models.generate_content(model="work/other", contents="Hello")
+        assert len(upstream.requests) == 2
 
 
 async def test_a_provider_that_is_down_is_an_error_of_the_client(lane):

@@ -137,7 +137,8 @@ async def test_the_clients_of_cohere_and_mistral(lane, llmock, name):
 @pytest.mark.parametrize(
     ("status", "wanted"),
     [
-        (401, openai.AuthenticationError),
+        (401, openai.InternalServerError),
+        (403, openai.PermissionDeniedError),
         (429, openai.RateLimitError),
         (500, openai.InternalServerError),
     ],

@@ -128,9 +128,7 @@ def _add_views(app: typer.Typer, addon: AiProviders) -> None:
     ) -> None:
         """Ask a provider something."""
         with plainly():
-            catalog, off = addon.catalog, addon.source.off
-            if team:
-                catalog, off = own_of(addon, team)
+            catalog, off = own_of(addon, team) if team else (addon.catalog, addon.source.off)
             outcome = ask(catalog, off, name, model)
         screens.tested(outcome, as_json=json)
         raise typer.Exit(0 if outcome.ok else 1)

@@ -36,6 +36,7 @@ from .refusals import (
     CODES,
     INVALID_REQUEST,
     MODEL_NOT_FOUND,
+    NO_RETRY,
     RATE_LIMITED,
     UNAVAILABLE,
     UNSUPPORTED,
@@ -210,7 +211,8 @@ class AiProviders(Plugin[AiProvidersConfig]):
         if not wait:
             return pool
         if pool.refused or wait == float("inf"):
-            return UNAVAILABLE.denial(retry_after=min(wait, 60.0))
+            headers = NO_RETRY if pool.refused else ()
+            return UNAVAILABLE.denial(headers=headers, retry_after=min(wait, 60.0))
         return RATE_LIMITED.denial(retry_after=wait)
 
     def _list(

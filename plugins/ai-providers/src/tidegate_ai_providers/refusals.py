@@ -20,6 +20,9 @@ RATE_LIMITED: Final = ErrorCode(
 UNAVAILABLE: Final = ErrorCode(
     "provider_unavailable", 503, "The model's provider can't be called: its keys are refused."
 )
+KEY_REJECTED: Final = ErrorCode(
+    "provider_key_rejected", 502, "The model's provider does not take the gateway's key for it."
+)
 CODES: Final = (
     MODEL_NOT_FOUND,
     INVALID_REQUEST,
@@ -27,4 +30,7 @@ CODES: Final = (
     UNTRANSLATABLE,
     RATE_LIMITED,
     UNAVAILABLE,
+    KEY_REJECTED,
 )
+NO_RETRY: Final = (("x-should-retry", "false"),)
+"""Tells the clients of OpenAI and Anthropic that asking again at once is of no use."""

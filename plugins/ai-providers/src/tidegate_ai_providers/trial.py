@@ -20,6 +20,7 @@ from .google import AccessToken
 from .known import COMPATIBLE
 from .pool import KeyPool
 from .source import Provider
+from .wire import Wire
 
 QUESTION: Final = "Say hello in one word."
 HERE: Final = Client("127.0.0.1", 0, "127.0.0.1")
@@ -109,7 +110,7 @@ async def _send(
     if isinstance(held, AccessToken):
         await held.fetch()
     leaf = pool.pick(exchange, ())
-    if leaf is None or leaf.codec is None:
+    if leaf is None or not isinstance(leaf.codec, Wire):
         raise ValueError("there are no credentials for it")
     sent = leaf.codec.encode(exchange, exchange.request.copy())
     if isinstance(sent, http.Response):
@@ -127,7 +128,7 @@ async def _send(
         raise OSError(f"{leaf.url} can't be reached ({type(error).__name__})") from None
     kind = answer.headers.get("content-type", "application/json")
     response = http.Response.make(answer.status_code, answer.content, {"content-type": kind})
-    return leaf.codec.decode(exchange, response)
+    return leaf.codec.inner.decode(exchange, response)
 
 
 def outcome(exchange: Exchange, model: Model, response: http.Response, seconds: float) -> Outcome:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from mitmproxy import http
 
 from tidegate.api import Event, EventResult, Exchange
-from tidegate.api.formats import AI_CALL
+from tidegate.api.formats import AI_CALL, error_body
 from tidegate.api.messages import Fields
 from tidegate.api.upstream import BodyStream, Codec, StreamCodec
 
@@ -16,6 +16,7 @@ from .aws import AwsCredentials
 from .google import AccessToken
 from .limits import retry_after
 from .pool import ASKED
+from .refusals import KEY_REJECTED, NO_RETRY
 from .sigv4 import sign
 
 CALLERS: Final = frozenset(
@@ -39,6 +40,10 @@ With an organization that is not the key's, a caller could have the key refused.
 """
 QUERY: Final = ("key=", "access_token=", "api-version=")
 """Parameters of the same kind."""
+_OF_THE_REFUSAL: Final = frozenset(
+    (b"content-encoding", b"content-length", b"content-type", b"www-authenticate")
+)
+_NO_RETRY: Final = tuple((name.encode(), value.encode()) for name, value in NO_RETRY)
 
 
 class Sender(Protocol):
@@ -52,7 +57,8 @@ class Wire:
     """The codec of a leaf: that of the formats, and what a provider asks besides."""
 
     def __init__(self, inner: Codec, provider: str, senders: tuple[Sender, ...] = ()) -> None:
-        self._inner = inner
+        self.inner = inner
+        """Gives the provider's own words for every error."""
         self._streams = inner if isinstance(inner, StreamCodec) else None
         self._provider = provider
         self._senders = senders
@@ -60,7 +66,7 @@ class Wire:
         """Bytes of a body that it may bear, where that is more than hooks do."""
 
     def encode(self, exchange: Exchange, request: http.Request) -> http.Request | http.Response:
-        sent = self._inner.encode(exchange, request)
+        sent = self.inner.encode(exchange, request)
         if sent is not request:
             if isinstance(sent, http.Response):
                 return sent
@@ -81,20 +87,33 @@ class Wire:
 
     def decode(self, exchange: Exchange, response: http.Response) -> http.Response:
         data = response.data
+        if data.status_code == 401:
+            return key_rejected(exchange, response)
         if data.status_code == 429:
             wait = retry_after(data.headers.fields, data.content or b"", exchange.now)
             exchange.stash[ASKED] = wait
-        return self._inner.decode(exchange, response)
+        return self.inner.decode(exchange, response)
 
     def decode_head(self, exchange: Exchange, response: http.Response) -> BodyStream | None:
         streams = self._streams
         return None if streams is None else streams.decode_head(exchange, response)
 
     def decode_event(self, exchange: Exchange, event: Event) -> EventResult:
-        return self._inner.decode_event(exchange, event)
+        return self.inner.decode_event(exchange, event)
 
     def decode_end(self, exchange: Exchange) -> EventResult:
-        return self._inner.decode_end(exchange)
+        return self.inner.decode_end(exchange)
+
+
+def key_rejected(exchange: Exchange, response: http.Response) -> http.Response:
+    """A 401 is about our key: its words would have the caller look for a fault in his own."""
+    denial = KEY_REJECTED.denial()
+    data = response.data
+    data.status_code, data.reason = denial.status, b""
+    data.content = error_body(exchange.path, denial, exchange.id) or b""
+    kept = (field for field in data.headers.fields if field[0].lower() not in _OF_THE_REFUSAL)
+    data.headers.fields = (*kept, (b"content-type", b"application/json"), *_NO_RETRY)
+    return response
 
 
 def without_keys(path: str) -> str:
