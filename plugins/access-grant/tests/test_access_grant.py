@@ -6,6 +6,7 @@ from tidegate_access_grant import AccessGrant, AccessGrantConfig
 from tidegate.api import AddonContext, Client, Denial, Plugin, Principal, hook
 from tidegate.api.caching import CACHE_HINTS
 from tidegate.api.formats import format_names
+from tidegate.api.models import MODELS, Model
 from tidegate.api.platform import CONSUMER, Service, Team
 from tidegate.testing import Harness, Platform, Use, make_consumer, make_exchange
 from tidegate.testing.contracts import AuthorizeContract, PluginContract
@@ -239,6 +240,32 @@ def test_a_model_must_be_the_services_and_the_keys(addon, of_service, of_key, mo
     caller = make_consumer("shop", "web", models=of_key)
     assert code(addon(), chat(model, platform, caller)) == says
     assert code(addon(), ask("/v1/models", caller, platform=platform)) == "passes"
+
+
+class Known:
+    """A plugin's `Models`: what the names of two models stand for."""
+
+    def find(self, name, kind="chat"):
+        ids = {("fast", "chat"): ("openai", "gpt-4o"), ("fast", "embeddings"): ("mistral", "embed")}
+        found = ids.get((name, kind))
+        return None if found is None else Model(*found, format="openai-chat", kind=kind)
+
+
+@needs_formats
+@pytest.mark.parametrize(
+    ("path", "pattern", "says"),
+    [
+        ("chat/completions", "openai/*", "passes"),
+        ("chat/completions", "mistral/*", "403 model_not_allowed"),
+        ("embeddings", "mistral/*", "passes"),
+        ("embeddings", "openai/*", "403 model_not_allowed"),
+    ],
+)
+def test_a_name_is_allowed_by_the_model_that_it_stands_for(addon, path, pattern, says):
+    exchange = chat("fast", models_platform(models=(pattern,)), path=f"/v1/{path}")
+    exchange.request.content = b'{"model": "fast", "messages": [], "input": "x"}'
+    exchange.stash[MODELS] = Known()
+    assert code(addon(), exchange) == says
 
 
 @needs_formats

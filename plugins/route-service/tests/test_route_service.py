@@ -87,10 +87,10 @@ def test_only_what_the_operator_vouches_for_is_trusted(addon, url, trusted):
 
 
 def test_options_reach_the_upstream(addon):
-    plugin = addon(timeouts={"connect": "1s", "total": "9s"}, max_connections=3)
+    plugin = addon(timeouts={"connect": "1s", "total": "9s"}, max_connections=3, websocket=True)
     upstream = plugin.route(ask(service()))
     assert upstream.timeouts == Timeouts(connect=1.0, total=9.0)
-    assert upstream.max_connections == 3
+    assert (upstream.max_connections, upstream.websocket) == (3, True)
 
 
 @pytest.mark.parametrize("inside", ["*", "http://x", "10.0.0.0/33", "*corp.test", ""])

@@ -53,11 +53,15 @@ class ServiceTimeouts(Model):
 
 
 class RouteServiceConfig(AddonConfig):
-    """The options. `internal`: hosts and networks that upstreams may be in besides public ones."""
+    """The options. `internal`: hosts and networks that upstreams may be in besides public ones.
+
+    `websocket`: whether services may be asked for WebSockets.
+    """
 
     internal: tuple[Annotated[str, AfterValidator(_inside)], ...] = ()
     timeouts: ServiceTimeouts = ServiceTimeouts()
     max_connections: int = Field(default=256, ge=1)
+    websocket: bool = False
 
 
 class RouteService(Plugin[RouteServiceConfig]):
@@ -93,6 +97,7 @@ class RouteService(Plugin[RouteServiceConfig]):
             timeouts=self._timeouts,
             trusted=self._internal(parse_url(service.upstream).hostname or ""),
             max_connections=self.config.max_connections,
+            websocket=self.config.websocket,
         )
         if old is not None and _same(old, upstream):
             upstream = old
