@@ -277,12 +277,22 @@ def test_a_policy_may_ask_for_the_model(addon):
 
 @needs_formats
 def test_a_call_that_cannot_be_read_is_denied_where_its_model_is_limited(addon):
-    for body in (b"{", b"[]", b"", b'"x"'):
+    twice = b'{"model": "b", "messages": [], "model": "a"}'
+    for body in (b"{", b"[]", b"", b'"x"', twice, twice.replace(b"odel", rb"\u006fdel", 1)):
         exchange = ask(
             "/v1/chat/completions", method="POST", platform=models_platform(models=("a",)),
             body=body,
         )  # fmt: skip
         assert code(addon(), exchange) == "403 model_not_allowed", body
+
+
+@needs_formats
+def test_the_word_model_may_stand_elsewhere_in_a_call(addon):
+    said = rb'[{"role": "user", "content": "a \u006dodel"}]'
+    body = b'{"model": "a", "metadata": {"model": "b"}, "messages": ' + said + b"}"
+    platform = models_platform(models=("a",))
+    exchange = ask("/v1/chat/completions", method="POST", platform=platform, body=body)
+    assert code(addon(), exchange) == "passes"
 
 
 class Store(Plugin):

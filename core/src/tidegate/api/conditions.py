@@ -6,6 +6,7 @@ the same codes. `When` needs the extra `tidegate-core[expressions]`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -124,12 +125,25 @@ def _names(exchange: Exchange) -> tuple[str, ...]:
     call = _call(exchange)
     if call is None:
         return ()
+    if _told_twice(exchange.request.content or b""):
+        raise ValueError("`model` stands there twice")
     name, known = str(call.request.model or ""), exchange.stashed(MODELS)
     if known is None:
         return (name,)
     kind = find_format(call.format).kind
     model = known.find(name, "chat" if kind == "count-tokens" else kind)
     return (name,) if model is None else (name, model.id)
+
+
+def _told_twice(content: bytes) -> bool:
+    """Whether an object has `model` twice: we read the last one, an upstream may read the first.
+
+    Hardly a body has the name twice, or a letter of it escaped: only those are looked at closely.
+    """
+    if content.count(b'"model"') < 2 and b"\\u006" not in content:
+        return False
+    pairs = json.loads(content, object_pairs_hook=list)
+    return isinstance(pairs, list) and sum(pair[0] == "model" for pair in pairs) > 1
 
 
 class Networks:
