@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import resource
 import signal
 import sys
@@ -21,6 +20,7 @@ from tidegate_limit_quota.protocol import SOCKET, call
 
 from tidegate.testing import Gateway, ScriptedUpstream
 from tidegate.testing import script as scripts
+from tidegate.testing.load import calls, until_answered
 
 
 @asynccontextmanager
@@ -98,46 +98,6 @@ async def settled(gateway: Gateway, seconds: float = 20.0) -> dict[str, Any]:
     return found
 
 
-async def calls(
-    url: str, count: int, parallel: int = 50, found: Counter[int] | None = None
-) -> Counter[int]:
-    """What so many calls on so many connections are answered; 0: no answer."""
-    found = Counter() if found is None else found
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    left = iter(range(count))
-
-    async def client() -> None:
-        connection = None
-        for _ in left:
-            try:
-                if connection is None:
-                    connection = await asyncio.open_connection(host, int(port))
-                found[await get(*connection)] += 1
-            except (OSError, asyncio.IncompleteReadError):
-                found[0] += 1
-                connection = None
-        if connection is not None:
-            connection[1].close()
-
-    await asyncio.gather(*(client() for _ in range(parallel)))
-    return found
-
-
-async def get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
-    """The status of one call on a connection."""
-    writer.write(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n")
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    (length,) = re.findall(rb"\r\ncontent-length: (\d+)", head)
-    await reader.readexactly(int(length))
-    return int(head.split()[1])
-
-
-async def until(found: Counter[int], count: int) -> None:
-    """Wait for so many answers."""
-    while found.total() < count:
-        await asyncio.sleep(0.002)
-
-
 async def broker_of(gateway: Gateway) -> int:
     """The broker's process id."""
     pid: int = (await asked(gateway, {"status": True}))["pid"]
@@ -172,7 +132,7 @@ async def test_a_worker_killed_amid_1000_spends_loses_at_most_its_lease(tmp_path
         victim = (await gateway.status())["workers"][0]["pid"]
         answered: Counter[int] = Counter()
         spending = asyncio.create_task(calls(gateway.url, 1000, found=answered))
-        await until(answered, 300)
+        await until_answered(answered, 300)
         os.kill(victim, signal.SIGSTOP)  # so that what it holds is known
         lent = (await account(gateway))["lent"]
         os.kill(victim, signal.SIGKILL)
@@ -190,7 +150,7 @@ async def test_a_broker_killed_amid_1000_spends_goes_on_where_it_was(tmp_path):
         answered: Counter[int] = Counter()
         spending = asyncio.create_task(calls(gateway.url, 1000, found=answered))
         for count in (200, 500):
-            await until(answered, count)
+            await until_answered(answered, count)
             os.kill(await broker_of(gateway), signal.SIGKILL)
         assert await spending == {200: 1000}
         async with asyncio.timeout(20):
