@@ -21,14 +21,14 @@ from reference import reference  # noqa: E402
 
 def errors() -> str:
     """`errors.md`: every error code that a caller can meet."""
-    rows: dict[tuple[str, int], tuple[ErrorCode, str]] = {}
+    rows: dict[tuple[str, int], tuple[ErrorCode, list[str]]] = {}
     for code in CORE_CODES:
-        rows[code.code, code.status] = (code, "core")
+        rows[code.code, code.status] = (code, ["core"])
     for point in sorted(entry_points(group="tidegate.plugins"), key=lambda p: p.name):
         for code in point.load().codes:
-            rows.setdefault((code.code, code.status), (code, point.name))
+            rows.setdefault((code.code, code.status), (code, []))[1].append(point.name)
     table = [
-        f"| `{code.code}` | {code.status} | {code.message} | {where} |"
+        f"| `{code.code}` | {code.status} | {code.message} | {', '.join(where)} |"
         for _, (code, where) in sorted(rows.items(), key=lambda r: (r[0][1], r[0][0]))
     ]
     return "\n".join(
