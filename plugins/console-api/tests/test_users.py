@@ -1,6 +1,7 @@
 """Users and their tokens: who may make them, what they give, what is left of them."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from tidegate_console_api.credentials import TOKEN_PREFIX
@@ -93,7 +94,8 @@ async def test_lists_are_paged_and_searched(console: Console):
 
 async def test_a_token_stands_for_its_owner_until_it_expires_or_is_revoked(console: Console):
     root = await console.logged_in()
-    wanted = {"name": "ci", "scopes": ["platform"], "expires": console.clock.now + 1000}
+    expires = datetime.fromtimestamp(console.clock.now + 1000, UTC).isoformat()
+    wanted = {"name": "ci", "scopes": ["platform"], "expires": expires}
     made = (await root.post("/tokens", json=wanted)).json()
     assert well_formed(made["token"], TOKEN_PREFIX)
     client = console.client(authorization=f"Bearer {made['token']}")

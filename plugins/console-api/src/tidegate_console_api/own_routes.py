@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from tidegate.api.console import CallerDep, ConsoleError, Id, Listing, PageDep, problems
 from tidegate.api.store import Actor, Role
@@ -21,8 +21,14 @@ from .users import Given, Password, UserName
 
 router = APIRouter()
 
-Moment = Annotated[float, Field(ge=0, le=253402300799, allow_inf_nan=False)]
-"""Unix seconds."""
+
+def _text(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("a date and time, with its zone: 2027-01-31T12:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_text)]
 
 
 class _Body(BaseModel):
@@ -44,7 +50,7 @@ class PasswordChange(_Body):
 
 
 class TokenRequest(_Body):
-    """A token that is to be made. `expires`: Unix seconds; null: never."""
+    """A token that is to be made. `expires`: null: never."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[ -~]*$")]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=50)]
@@ -64,7 +70,7 @@ class Me(BaseModel):
 
 
 class Token(BaseModel):
-    """A personal access token, without its secret. Times are Unix seconds."""
+    """A personal access token, without its secret."""
 
     id: str
     user: str
@@ -72,8 +78,8 @@ class Token(BaseModel):
     prefix: str
     """Its first characters."""
     scopes: list[str]
-    created: float
-    expires: float | None
+    created: datetime
+    expires: datetime | None
 
 
 class NewToken(Token):
@@ -164,10 +170,11 @@ def create_token(
     over = exceeding(wanted.scopes, caller)
     if over is not None:
         raise ConsoleError(403, "scope_exceeds_creator", f"The scope {over} is more than you have.")
-    if wanted.expires is not None and wanted.expires <= time.time():
+    expires = None if wanted.expires is None else round(wanted.expires.timestamp(), 3)
+    if expires is not None and expires <= desk.tokens.clock():
         raise ConsoleError(422, "invalid", "`expires` has passed.")
     row, token = desk.tokens.create(
-        actor_of(caller), caller.user, wanted.name, wanted.scopes, wanted.expires
+        actor_of(caller), caller.user, wanted.name, wanted.scopes, expires
     )
     return NewToken(**_token(row).model_dump(), token=token)
 

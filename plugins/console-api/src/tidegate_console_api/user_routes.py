@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
@@ -38,14 +39,14 @@ class UserChange(_Body):
 
 
 class User(BaseModel):
-    """Someone who can log in. Times are Unix seconds."""
+    """Someone who can log in."""
 
     name: str
     title: str
     disabled: bool
     revision: int
-    created: float
-    updated: float
+    created: datetime
+    updated: datetime
 
 
 class NewUser(User):
