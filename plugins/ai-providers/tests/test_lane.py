@@ -139,6 +139,29 @@ async def test_a_refused_key_gives_way_to_the_next_and_is_told_once(lane, caplog
         assert caplog.text.count("work: old is refused by its provider (401)") == 1
 
 
+async def test_a_stream_that_begins_with_a_refusal_of_its_key_goes_on_with_the_next(lane):
+    keys = [{"key": "sk-full", "name": "full"}, {"key": "sk-free", "name": "free"}]
+    refused = json.dumps({"error": {"message": "Slow down", "code": 429}})
+    chunk = json.dumps(
+        {
+            "id": "c",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": "m",
+            "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}],
+        }
+    )
+    async with ScriptedUpstream() as upstream, lane(work(upstream, keys=keys)) as node:
+
+        def serve(received):
+            full = received.values("authorization") == ["Bearer sk-full"]
+            return scripts.sse(refused if full else chunk)
+
+        upstream.handle(serve)
+        assert [await streamed(node, "work/m") for _ in range(3)] == [["Hi"]] * 3
+        assert len(upstream.requests) == 4
+
+
 async def test_where_all_keys_rest_callers_are_told_when_to_come_again(lane):
     async with ScriptedUpstream() as upstream, lane(work(upstream)) as node, openai_of(node) as sdk:
         upstream.answer(*scripts.json({"error": {"message": "slow"}}, 429, {"retry-after": "40"}))

@@ -191,6 +191,61 @@ async def test_when_all_fail_the_caller_gets_the_last_answer_in_its_own_shape(se
     assert len(pair[0].requests) == len(pair[1].requests) == 1
 
 
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+HEAD = scripts.head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+
+
+def event(value, name=""):
+    """An event, as a chunk each of its halves: its end comes later."""
+    data = (f"event: {name}\n" if name else "") + f"data: {json.dumps(value)}\n\n"
+    half = len(data) // 2
+    return scripts.chunk(data[:half].encode()), scripts.chunk(data[half:].encode())
+
+
+@pytest.mark.parametrize(
+    ("format", "failure", "kind"),
+    [
+        ("anthropic-messages", event(OVERLOADED, "error"), "server-error"),
+        ("openai-chat", event({"error": {"message": "Oh", "code": 503}}), "server-error"),
+        ("openai-chat", event({"error": {"message": "Slow", "code": 429}}), "rate-limit"),
+        ("openai-chat/generic", event({"error": {"message": "Oh"}}), "server-error"),
+    ],
+)
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_stream_that_begins_with_its_failure_falls_back_as_a_status_does(
+    setup, pair, format, failure, kind, ends
+):
+    """Also where the provider leaves the connection open: it is not used for another call."""
+    pair[0].answer(HEAD, *failure, scripts.last_chunk() if ends else scripts.sleep(60))
+    models = {**known(pair), "a/one": {"url": pair[0].url, "format": format}}
+    async with setup.running(smart(on=[kind]), models) as running:
+        stream = await running.ask(stream=True)
+        text = "".join([c.choices[0].delta.content or "" async for c in stream if c.choices])
+        assert text == "from another provider"
+        assert stream.response.headers["x-tidegate-model"] == "b/two"
+
+
+async def test_where_nothing_is_left_a_stream_that_begins_with_its_failure_is_an_error(setup, pair):
+    pair[0].answer(HEAD, *event(OVERLOADED, "error"), scripts.last_chunk())
+    models = {**known(pair), "a/one": {"url": pair[0].url, "format": "anthropic-messages"}}
+    async with setup.running(smart(on=["rate-limit"]), models) as running:
+        with pytest.raises(openai.InternalServerError) as told:
+            await running.ask(stream=True)
+        assert (told.value.status_code, told.value.message) == (503, "Error code: 503 - Overloaded")
+    assert not pair[1].requests
+
+
+async def test_a_failure_after_content_is_passed_on(setup, pair):
+    pair[0].answer(
+        HEAD, *event(CHUNK), *event({"error": {"message": "Oh", "code": 503}}), scripts.last_chunk()
+    )
+    async with setup.running(smart(), known(pair)) as running:
+        stream = await running.ask(stream=True)
+        with pytest.raises(openai.APIError, match="Oh"):
+            _ = [chunk async for chunk in stream]
+    assert not pair[1].requests
+
+
 async def test_after_the_first_token_nothing_is_repeated_and_the_stream_ends_with_an_error(
     setup, pair
 ):

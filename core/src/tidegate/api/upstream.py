@@ -103,7 +103,10 @@ class StreamCodec(Codec, Protocol):
     """A codec that translates streams which are not server-sent events on both sides.
 
     One may have a `limit` besides: decoded bytes of a body that it bears whole, where no hook
-    says less; without it, the gateway's `limits.gather`.
+    says less; without it, the gateway's `limits.gather`. And
+    `decode_first(exchange, data) -> http.Response | bool`, which is asked of a stream's first bytes
+    before any is passed on, where the upstream `judges`: True, it has begun; False, more must come;
+    a response: it began with this failure, which `rejects` is asked of then.
     """
 
     def decode_head(self, exchange: Exchange, response: http.Response) -> BodyStream | None:

@@ -10,11 +10,11 @@ from mitmproxy import http
 from tidegate.api import errors
 from tidegate.api.types import Denial
 from tidegate.api.upstream import BodyStream, Codec, Upstream
-from tidegate.runtime.coding import TooLarge, Undecodable, within
 from tidegate.runtime.faults import StreamCut
 from tidegate.runtime.heads import client_fields, merge_trailers
 from tidegate.runtime.messages import error_tail
 
+from .collecting import decoding_failed, may_fail, opened, take_whole
 from .events import EventPipe, bound
 from .framing import BODYLESS, CHUNKED, chunk, fields_block, last_chunk, status_line
 from .stages import COLLECT, NEVER, RESPOND, STREAM
@@ -42,6 +42,7 @@ class Answer:
         "_delivery",
         "_events",
         "_idle",
+        "_opens",
         "_origin",
         "_silent",
         "_sinks",
@@ -66,6 +67,8 @@ class Answer:
         self._translated: BodyStream | None = None
         """What the codec wants the body to pass through, where that is not events to events."""
         self._idle = NEVER
+        self._opens = False
+        """Whether the first event of the stream is awaited."""
 
     # -- from the upstream ----------------------------------------------------------------------
 
@@ -87,7 +90,11 @@ class Answer:
         if reader.status >= 400:  # an error is decoded and judged whole, whatever its type
             chosen = carriage.exchange.upstream
             whole = whole or codec is not None or (chosen is not None and chosen.judges)
-        if whole and not reader.head_only:
+        self._opens = passes and not whole and may_fail(carriage.exchange.upstream, codec, reader)
+        if self._opens:
+            carriage.stage = COLLECT
+            self._open()
+        elif whole and not reader.head_only:
             carriage.stage = COLLECT
             self._collect()
         else:
@@ -104,17 +111,12 @@ class Answer:
         try:
             self._translated = decode_head(exchange, response)
         except Exception:
-            self._decoding_failed()
+            decoding_failed(self.carriage)
             return False
         if self._translated is not None:
             kind = response.headers.get("content-type", "")
             self.events = kind[:17].lower().encode() == EVENT_STREAM
         return True
-
-    def _decoding_failed(self) -> None:
-        """The codec raised."""
-        log.exception("the codec failed to decode (exchange %s)", self.carriage.exchange.id)
-        self.carriage.fail(errors.PLUGIN_TRANSFORM_FAILED.denial())
 
     def give(self, response: http.Response) -> None:
         """Answer with what was made here in the upstream's place."""
@@ -127,11 +129,30 @@ class Answer:
         if stage == STREAM:
             self._stream()
         elif stage == COLLECT:
-            self._collect()
+            self._open() if self._opens else self._collect()
         elif stage == RESPOND and self._origin is not None:
             reader = self._origin.reader
             if not reader.complete and sum(map(len, reader.body)) > BACKLOG:
                 self.client_full()
+
+    def _open(self) -> None:
+        """Wait for the first event of a stream: a failure there is judged as a status is."""
+        carriage, origin, codec = self.carriage, self._origin, self._codec
+        assert origin is not None
+        assert codec is not None
+        assert self._delivery is not None
+        try:
+            found = opened(codec, carriage.exchange, origin.reader)
+        except Exception:
+            decoding_failed(self.carriage)
+            return
+        if found is False:
+            carriage.connection.deadline = carriage.lane.now + self._idle
+            return
+        if found is not True:
+            carriage.exchange.response = found
+        if found is True or not self._delivery.rejected(found):
+            self._respond()
 
     def _collect(self) -> None:
         """Wait for the whole body, within bounds; then it is the response's content."""
@@ -147,24 +168,9 @@ class Answer:
         elif not reader.complete:
             carriage.connection.deadline = carriage.lane.now + self._idle
         else:
-            exchange = carriage.exchange
-            response = exchange.response
-            assert response is not None
-            content = response.data.content = reader.take()
-            try:
-                within(reader.fields, content, limit)
-            except TooLarge:
-                carriage.fail(errors.UPSTREAM_BODY_TOO_LARGE.denial())
+            response = take_whole(carriage, self._codec, reader, limit)
+            if response is None:
                 return
-            except Undecodable:
-                carriage.fail(errors.UPSTREAM_PROTOCOL_ERROR.denial())
-                return
-            if self._codec is not None:
-                try:
-                    response = exchange.response = self._codec.decode(exchange, response)
-                except Exception:
-                    self._decoding_failed()
-                    return
             if reader.status >= 400 and self._delivery.rejected(response):
                 return
             self._respond()

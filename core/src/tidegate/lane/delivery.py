@@ -127,13 +127,18 @@ class Delivery:
         """Ask the upstream about an error: True where another attempt is made instead."""
         exchange, attempt = self._exchange, self._attempt
         chosen = exchange.upstream
+        if attempt is not None and (attempt.status or 0) < 400:
+            attempt.status = response.status_code  # of a stream that began with its failure
         if chosen is None or not chosen.judges or attempt is None or not self.replayable:
             return False
         if not chosen.rejects(exchange, attempt, response):
             return False
         self._rejected = response
         exchange.response = self.carriage.answer = None
-        self.complete()
+        if self.origin is None or self.origin.reader.complete:
+            self.complete()
+        else:
+            self.abandon("")
         self.next()
         return True
 

@@ -8,7 +8,7 @@ from typing import Final
 from tidegate.api import Denial, SseEvent
 from tidegate.api.formats import AiCall
 
-from .events import End, Event, Failed, Finished, Start, UsageUpdate
+from .events import Delta, End, Event, Failed, Finished, PartStart, Start, UsageUpdate
 from .format import Format, Framing, StreamParser, StreamWriter
 from .framing import decoder, encoder
 from .losses import Failure, Losses
@@ -20,6 +20,20 @@ CUT: Final = Failure(502, "server", "The provider's stream ended before its end.
 UNREAD: Final = (ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError)
 """What parsers and writers raise on values of shapes that no provider is known to send."""
 UNREADABLE: Final = Failure(502, "server", "The provider's answer is not of its format.")
+
+
+def first_failure(parser: StreamParser, events: Sequence[SseEvent]) -> Failure | None:
+    """The failure that a stream begins with; None: content comes first, or neither."""
+    try:
+        for event in events:
+            for one in parser.feed(event):
+                if isinstance(one, Failed):
+                    return one.failure
+                if isinstance(one, PartStart | Delta | Finished):
+                    return None
+    except UNREAD:
+        pass  # of no known shape: whoever translates it will say so
+    return None
 
 
 class StreamTranslator:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 from mitmproxy import http
 
-from tidegate.api import Exchange, SseEvent, StashKey, WsMessage
+from tidegate.api import Exchange, SseEvent, SseParser, StashKey, WsMessage
 from tidegate.api.formats import AI_CALL, AiCall
 from tidegate.api.upstream import BodyStream
 
@@ -26,7 +26,7 @@ from .framing.plain import LIMIT
 from .losses import Failure, InvalidRequest, Losses, Policy, Untranslatable, kind_of
 from .model import Json, Request, Response
 from .responses.request import refuse_stateful
-from .streaming import UNREAD, UNREADABLE, Passing, StreamTranslator
+from .streaming import UNREAD, UNREADABLE, Passing, StreamTranslator, first_failure
 from .wire import dumps, loads
 
 WARNINGS: Final = "x-tidegate-warnings"
@@ -187,6 +187,17 @@ class Translation:
         kind = CONTENT_TYPES[stream.framing].encode()
         response.data.headers.fields = (*kept, (b"content-type", kind))
         return stream
+
+    def decode_first(self, exchange: Exchange, data: bytes) -> http.Response | bool:
+        """Whether a stream has begun, or with which error (see `StreamCodec`)."""
+        stream = exchange.stash[_STATE].stream
+        if stream is None or stream.provider_framing != "sse":
+            return True
+        events = [event for event in SseParser().feed(data) if isinstance(event, SseEvent)]
+        if not any('"error"' in event.data for event in events):
+            return bool(events)
+        failure = first_failure(self.provider.stream_parser(), events)
+        return True if failure is None else self.denial(failure)
 
     def decode(self, exchange: Exchange, response: http.Response) -> http.Response:
         """The caller's answer for a whole one of the provider's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 from urllib.parse import quote
 
@@ -44,6 +45,9 @@ _OF_THE_REFUSAL: Final = frozenset(
     (b"content-encoding", b"content-length", b"content-type", b"www-authenticate")
 )
 _NO_RETRY: Final = tuple((name.encode(), value.encode()) for name, value in NO_RETRY)
+
+
+type DecodeFirst = Callable[[Exchange, bytes], http.Response | bool]
 
 
 class Sender(Protocol):
@@ -97,6 +101,14 @@ class Wire:
     def decode_head(self, exchange: Exchange, response: http.Response) -> BodyStream | None:
         streams = self._streams
         return None if streams is None else streams.decode_head(exchange, response)
+
+    def decode_first(self, exchange: Exchange, data: bytes) -> http.Response | bool:
+        """Whether a stream has begun, or with which error (see `StreamCodec`)."""
+        first: DecodeFirst | None = getattr(self.inner, "decode_first", None)
+        found = True if first is None else first(exchange, data)
+        if isinstance(found, http.Response) and found.status_code == 429:
+            exchange.stash[ASKED] = None
+        return found
 
     def decode_event(self, exchange: Exchange, event: Event) -> EventResult:
         return self.inner.decode_event(exchange, event)
