@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import select
 import time
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -135,8 +136,11 @@ def was_closed(transports: Mapping[Connection, ConnectionIO], connection: Connec
     Asked before a connection is used again: a body that streams can't be sent a second time.
     """
     io = transports.get(connection)
-    if io is None or io.reader is None or io.writer is None or io.reader.at_eof():
+    reader, writer = (None, None) if io is None else (io.reader, io.writer)
+    if not isinstance(reader, StreamReader) or not isinstance(writer, StreamWriter):
+        return True
+    if reader.at_eof():
         return True
     poll = select.poll()
-    poll.register(io.writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    poll.register(writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
     return bool(poll.poll(0))
