@@ -135,10 +135,7 @@ class Delivery:
             return False
         self._rejected = response
         exchange.response = self.carriage.answer = None
-        if self.origin is None or self.origin.reader.complete:
-            self.complete()
-        else:
-            self.abandon("")
+        self.complete()
         self.next()
         return True
 
@@ -365,12 +362,12 @@ class Delivery:
         self._end_attempt(error)
 
     def complete(self) -> None:
-        """The answer has come whole: the connection goes back, the attempt has succeeded."""
+        """The attempt has its answer: the connection goes back, where nothing is to come on it."""
         origin, self.origin = self.origin, None
         if origin is not None:
             if self._attempt is not None:
                 self._attempt.bytes_received = origin.reader.size
-            if self.sent_all:
+            if self.sent_all and origin.reader.complete:
                 origin.release()
             else:
                 origin.close()
