@@ -216,6 +216,30 @@ async def test_a_key_that_is_refused_is_no_fault_of_the_callers(lane):
         assert len(upstream.requests) == 2
 
 
+async def test_anthropics_client_learns_the_id_of_a_request(lane):
+    """Of an answer, of a stream and of an error; a provider's own id stays."""
+    async with (
+        ScriptedUpstream() as upstream,
+        lane(work(upstream), {"name": "anthropic", "url": upstream.url, "keys": ["k"]}) as node,
+        anthropic.AsyncAnthropic(base_url=node.url, api_key="x", max_retries=0) as sdk,
+    ):
+        options: Any = {"max_tokens": 9, "messages": HELLO}
+        upstream.answer(*scripts.json(ANSWER))
+        raw = await sdk.messages.with_raw_response.create(model="work/m", **options)
+        said = await raw.parse()
+        assert said._request_id == raw.headers["x-request-id"]
+        upstream.answer(*scripts.sse())
+        stream = await sdk.messages.with_raw_response.create(model="work/m", stream=True, **options)
+        assert stream.request_id == stream.headers["x-request-id"]
+        with pytest.raises(anthropic.NotFoundError) as told:
+            await sdk.messages.create(model="nope", **options)
+        assert told.value.request_id == told.value.response.headers["x-request-id"]
+        upstream.answer(*scripts.json({"type": "error", "error": {}}, 500, {"request-id": "req_1"}))
+        with pytest.raises(anthropic.InternalServerError) as failed:
+            await sdk.messages.create(model="anthropic/claude-haiku-4-5", **options)
+        assert failed.value.request_id == "req_1"
+
+
 async def test_a_provider_that_is_down_is_an_error_of_the_client(lane):
     async with ScriptedUpstream() as upstream:
         gone = work(upstream, keys=["sk-a", "sk-b"])

@@ -234,6 +234,17 @@ def inbound_endpoint(path: str) -> str | None:
     return None if found is None or found.lastindex is None else _ENDPOINTS[found.lastindex - 1][1]
 
 
+_REQUEST_IDS: Final = {
+    "anthropic-messages": b"request-id",
+    "anthropic-count-tokens": b"request-id",
+}
+
+
+def request_id_field(path: str) -> bytes | None:
+    """Where clients of a model API's `path` look for the id of a request; None: `X-Request-Id`."""
+    return _REQUEST_IDS.get(inbound_format(path) or inbound_endpoint(path) or "")
+
+
 def ai_call(exchange: Exchange) -> AiCall | None:
     """The call to a model that this request is, parsed once for all; None: its path is no such API.
 

@@ -13,7 +13,7 @@ from mitmproxy import http
 from mitmproxy.net.http import status_codes
 
 from tidegate.api.exchange import Exchange
-from tidegate.api.formats import error_body, error_end
+from tidegate.api.formats import error_body, error_end, request_id_field
 from tidegate.api.messages import (
     Fields,
     PreparedHead,
@@ -226,6 +226,9 @@ def error_response(
         (b"content-length", str(len(content)).encode()),
     ]
     fields += [(name.encode(), value.encode()) for name, value in denial.headers]
+    own_field = request_id_field(path)
+    if own_field is not None:
+        fields.append((own_field, request_id.encode()))
     if denial.retry_after is not None:
         seconds = max(1, int(denial.retry_after + 0.999))
         fields.append((b"retry-after", str(seconds).encode()))

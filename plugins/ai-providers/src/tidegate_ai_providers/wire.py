@@ -9,7 +9,7 @@ from urllib.parse import quote
 from mitmproxy import http
 
 from tidegate.api import Event, EventResult, Exchange
-from tidegate.api.formats import AI_CALL, error_body
+from tidegate.api.formats import AI_CALL, error_body, request_id_field
 from tidegate.api.messages import Fields
 from tidegate.api.upstream import BodyStream, Codec, StreamCodec
 
@@ -90,6 +90,7 @@ class Wire:
         return request
 
     def decode(self, exchange: Exchange, response: http.Response) -> http.Response:
+        name_request(exchange, response)
         data = response.data
         if data.status_code == 401:
             return key_rejected(exchange, response)
@@ -99,6 +100,7 @@ class Wire:
         return self.inner.decode(exchange, response)
 
     def decode_head(self, exchange: Exchange, response: http.Response) -> BodyStream | None:
+        name_request(exchange, response)
         streams = self._streams
         return None if streams is None else streams.decode_head(exchange, response)
 
@@ -115,6 +117,15 @@ class Wire:
 
     def decode_end(self, exchange: Exchange) -> EventResult:
         return self.inner.decode_end(exchange)
+
+
+def name_request(exchange: Exchange, response: http.Response) -> None:
+    """Say the id of a request where the caller's client looks for it; a provider's own stays."""
+    name = request_id_field(exchange.path)
+    if name is not None:
+        headers = response.data.headers
+        if not any(field[0].lower() == name for field in headers.fields):
+            headers.fields += ((name, exchange.id.encode()),)
 
 
 def key_rejected(exchange: Exchange, response: http.Response) -> http.Response:
