@@ -91,9 +91,12 @@ class Node:
 
     async def pid(self, victim: str) -> int:
         """The process that is to be killed."""
-        if victim == "worker":
-            workers: list[dict[str, int]] = (await self.gateway.status())["workers"]
-            return workers[0]["pid"]
+        while victim == "worker":
+            workers = (await self.gateway.status())["workers"]
+            if all(one["ready"] for one in workers):  # the last victim's successor too
+                found: int = workers[0]["pid"]
+                return found
+            await asyncio.sleep(0.1)
         if self.redis is not None and self.redis.process is not None:
             return self.redis.process.pid
         pid: int = (await self.status())["pid"]

@@ -13,17 +13,36 @@ from tidegate_limit_quota import LimitQuota, LimitQuotaConfig
 
 from tidegate.api import AddonContext, Principal
 from tidegate.testing import make_answer, make_exchange
+from tidegate.testing.redis import MISSING, RedisServer
 
 REQUESTS = {"name": "calls", "unit": "requests", "amount": 10**9, "window": "day"}
 PARALLEL = {"name": "parallel", "unit": "concurrency", "amount": 10**9}
-TOKENS = {"name": "tokens", "unit": "tokens", "amount": 10**15, "window": "month", "per": "team"}
+TOKENS = {"name": "tokens", "unit": "tokens", "amount": 10**15,
+          "window": "month", "per": "team"}  # fmt: skip
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 100}
 
 
-@pytest.mark.parametrize("limits", [[REQUESTS], [REQUESTS, PARALLEL], [TOKENS]], ids=len)
-async def test_reserve_and_settle(benchmark, tmp_path: Path, limits):
+@pytest.fixture(params=["node", "redis"])
+def backend(request, tmp_path):
+    """Who lends: the node, or a Redis of several."""
+    if request.param == "node":
+        yield None
+        return
+    if not RedisServer.installed():
+        pytest.skip(MISSING)
+    with RedisServer(tmp_path) as server:
+        yield server.url
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [[REQUESTS], [REQUESTS, PARALLEL], [TOKENS]],
+    ids=["requests", "requests+concurrency", "tokens"],
+)
+async def test_reserve_and_settle(benchmark, tmp_path: Path, limits, backend):
     """authorize, and the end of the exchange."""
-    addon = LimitQuota(LimitQuotaConfig(limits=limits), AddonContext("limit-quota", tmp_path))
+    config = LimitQuotaConfig(limits=limits, backend=backend)
+    addon = LimitQuota(config, AddonContext("limit-quota", tmp_path))
     await addon.startup(None)
     path = "/v1/chat/completions" if limits == [TOKENS] else "/"
     exchange = make_exchange("POST", f"http://api.test{path}", body=CHAT,

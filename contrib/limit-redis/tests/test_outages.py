@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tidegate_limit_redis.store import EXACT, RedisStore
@@ -185,6 +188,24 @@ async def test_the_clock_of_an_account_never_goes_back(server):
                 await ada.say(ada.lease(limit=0))
                 seen.append(float(client.hget(name, "now")))
             assert ahead <= seen[0] <= seen[1] <= seen[2] < ahead + 60
+
+
+async def test_the_rights_of_the_readme_are_enough(server):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    rights = re.search(r"The rights `([^`]+)`", readme, re.DOTALL)[1].split()
+    with server.client() as client:
+        names = ["~t:*", "&t:*"]
+        client.execute_command("ACL", "SETUSER", "gate", "on", ">secret", *names, *rights)
+        try:
+            url = server.url.replace("//", "//gate:secret@")
+            own = RedisStore(url, "t", [Limit()])
+            async with workers(SimpleNamespace(url=url)) as (ada,):
+                assert await ada.take(10)
+                await ada.say(ada.lease())
+                assert (await asyncio.to_thread(own.status))["accounts"][0]["used"] == 10
+                assert await asyncio.to_thread(own.reset, "calls", None) == 1
+        finally:
+            client.execute_command("ACL", "DELUSER", "gate")
 
 
 async def test_accounts_end_with_their_window(server):

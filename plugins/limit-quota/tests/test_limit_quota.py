@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 from tidegate_limit_quota import LimitQuota, LimitQuotaConfig
 
-from tidegate.api import Client, Plugin, Principal, hook
+from tidegate.api import Client, Exchange, Plugin, Principal, hook
 from tidegate.api.formats import AI_SPENT, AiSpent
+from tidegate.api.platform import CONSUMER, SERVICE, Application, Consumer, Service, Team
 from tidegate.testing import Harness, Use, make_exchange
 from tidegate.testing.contracts import AuthorizeContract, PluginContract, TransformContract
 
@@ -87,6 +88,36 @@ async def test_all_limits_hold_and_one_that_does_not_costs_the_others_nothing():
         assert await outcomes(harness, third, Principal("sam", "red")) == [200, 429]
 
 
+LEVELS = ("gateway", "team", "application", "key", "service", "model")
+KEYS_OF_CALL = ("", "red", "red/shop", "key tg_abc", "red/chat", "gpt-4o")
+
+
+@pytest.mark.parametrize("tight", LEVELS)
+async def test_limits_of_all_levels_hold_and_what_the_others_reserved_is_free_again(tight):
+    red = Team("t1", "red")
+    principal = Principal("shop", "red")
+    consumer = Consumer(principal, Application("a1", "shop", red), "k1", "tg_abc")
+    limits = [limit(name=per, per=per, amount=1 if per == tight else 5) for per in LEVELS]
+
+    def call() -> Exchange:
+        exchange = chat()
+        exchange.principal = principal
+        exchange.stash[CONSUMER] = consumer
+        exchange.stash[SERVICE] = Service("s1", "chat", red)
+        return exchange
+
+    async with Harness(use(*limits)) as harness:
+        assert (await harness.send(call())).response.status_code == 200
+        for _ in range(2):
+            denied = await harness.send(call())
+            assert denied.response.status_code == 429
+            assert f"(limit {tight})" in denied.denial.message
+        await used(harness)
+        ledger = harness.plugin("limit-quota").leases.backend.ledger
+        found = {(a.limit.partition("|")[0], a.key): a.used(0) for a in ledger.accounts.values()}
+        assert found == dict.fromkeys(zip(LEVELS, KEYS_OF_CALL, strict=True), 1)
+
+
 async def test_a_denial_says_when_it_begins_anew():
     async with Harness(use(limit(amount=1))) as harness:
         await harness.send(make_exchange())
@@ -104,6 +135,26 @@ async def test_answers_say_what_is_left():
         for left in (99, 98, 97):
             exchange = await harness.send(make_exchange())
             assert exchange.response.headers["ratelimit"].startswith(f'"calls";r={left};t=')
+
+
+@pytest.mark.parametrize(
+    ("options", "policy", "left"),
+    [
+        ({"amount": 10**17}, {"q": 10**15 - 1, "w": 86_400}, 10**15 - 1),
+        ({"unit": "concurrency", "window": None}, {"q": 3, "qu": "concurrent-requests"}, 2),
+        ({"unit": "bytes", "amount": "1MB"}, {"q": 10**6, "qu": "content-bytes", "w": 86_400},
+         10**6 - 65_536),
+    ],
+)  # fmt: skip
+async def test_fields_are_lists_of_structured_fields(options, policy, left):
+    http_sf = pytest.importorskip("http_sf")
+    async with Harness(use(limit(**options))) as harness:
+        fields = (await harness.send(make_exchange())).response.headers
+        ((name, told),) = http_sf.parse(fields["ratelimit-policy"].encode(), tltype="list")
+        assert (name, told) == ("calls", policy)
+        ((name, told),) = http_sf.parse(fields["ratelimit"].encode(), tltype="list")
+        assert (name, told["r"]) == ("calls", left)
+        assert ("t" in told) is ("w" in policy)
 
 
 async def test_without_headers_only_denials_speak():

@@ -13,6 +13,8 @@ UNITS: Final = {"requests": "", "concurrency": ';qu="concurrent-requests"',
 """Quota units of the draft; tokens and money have names of our own there."""
 MICRO: Final = 1000
 """Nano-dollars of a micro-dollar."""
+MOST: Final = 999_999_999_999_999
+"""Of an Integer of structured fields (RFC 9651 §3.3.1)."""
 
 
 class Told:
@@ -25,7 +27,7 @@ class Told:
         self._name = f'"{limit.name}"'.encode()
         unit = UNITS.get(limit.unit, f';qu="{limit.unit}"')
         window = f";w={SECONDS[limit.window]}" if limit.window else ""
-        amount = limit.scaled(limit.amount) // self._divisor
+        amount = min(MOST, limit.scaled(limit.amount) // self._divisor)
         self._policy = f'"{limit.name}";q={amount}{unit}{window}'
 
     def fields(self, lease: Lease, now: float) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
@@ -43,7 +45,7 @@ class Told:
 
     def left(self, lease: Lease) -> int:
         """What this worker knows to be left: in its lease, and unlent."""
-        return max(0, lease.available + lease.left) // self._divisor
+        return min(MOST, max(0, lease.available + lease.left) // self._divisor)
 
     def seconds(self, lease: Lease, now: float) -> float | None:
         """Until something comes back, rounded up; None: whenever an exchange ends."""

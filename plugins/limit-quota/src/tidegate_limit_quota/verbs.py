@@ -37,12 +37,7 @@ def register(app: Any, addon: str, state: Path, store: LimitStore | None = None)
         as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     ) -> None:
         """Show what is used and what is lent of each limit."""
-        store = _stores.get(name)
-        found = (
-            _ask(lambda: call(_socket(state, folder, name), {"status": True}))
-            if store is None
-            else _ask(store.status)
-        )
+        found = _ask(_keeper(name, state, folder).status)
         found["accounts"] = [
             one for one in sorted(found["accounts"], key=lambda x: (x["limit"], x["key"]))
             if limit in ("", one["limit"])
@@ -61,27 +56,42 @@ def register(app: Any, addon: str, state: Path, store: LimitStore | None = None)
         as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     ) -> None:
         """Begin anew: nothing is used, but for what workers hold."""
-        store = _stores.get(name)
-        done = (
-            _ask(lambda: call(_socket(state, folder, name), {"reset": [limit, key]}))
-            if store is None
-            else {"reset": _ask(lambda: store.reset(limit, key)), "written": True}
-        )
+        done = _ask(lambda: _keeper(name, state, folder).reset(limit, key))
         if as_json:
-            sys.stdout.write(orjson.dumps(done).decode() + "\n")
+            sys.stdout.write(orjson.dumps({"reset": done}).decode() + "\n")
         else:
-            sys.stdout.write(f"{done['reset']} accounts begin anew\n")
-        if not done["reset"] or not done["written"]:
+            sys.stdout.write(f"{done} accounts begin anew\n")
+        if not done:
             raise typer.Exit(1)
 
     if not any(group.name == "quota" for group in app.registered_groups):
         app.add_typer(quota, name="quota")
 
 
-def _socket(own: Path, state: Path | None, addon: str) -> Path:
-    """Where the broker of an addon listens."""
+class Broker:
+    """What people ask the broker of a node: the part of a `LimitStore` that they need."""
+
+    def __init__(self, folder: Path) -> None:
+        self._socket = folder / SOCKET
+
+    def status(self) -> dict[str, Any]:
+        """What is used. OSError, ValueError."""
+        found: dict[str, Any] = call(self._socket, {"status": True})
+        return found
+
+    def reset(self, limit: str, key: str | None) -> int:
+        """Begin anew. OSError, ValueError."""
+        done = call(self._socket, {"reset": [limit, key]})
+        if not done["written"]:
+            raise OSError("the journal can't be written")
+        count: int = done["reset"]
+        return count
+
+
+def _keeper(addon: str, own: Path, state: Path | None) -> LimitStore | Broker:
+    """Who keeps the limits of an addon."""
     folder = state / "addons" / addon if state is not None else own.parent / addon
-    return folder / SOCKET
+    return _stores.get(addon) or Broker(folder)
 
 
 def _ask[T](question: Callable[[], T]) -> T:
