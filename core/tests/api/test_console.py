@@ -82,7 +82,8 @@ async def test_a_page_names_the_next_one():
     ("tag", "status", "seen"),
     [
         ('"7"', 200, 7), ("*", 200, None), ('W/"7"', 412, None), ('"x"', 412, None),
-        ("7", 412, None), ('"', 412, None), ('"99999999999999999999"', 412, None), ("", 412, None),
+        ('"99999999999999999999"', 412, None), ("7", 422, None), ('"', 422, None), ("", 422, None),
+        ('"1", "2"', 422, None),
     ],
 )  # fmt: skip
 async def test_a_change_says_what_it_is_based_on(tag, status, seen):

@@ -229,3 +229,4 @@ async def test_the_document_declares_every_error_and_who_may_call(state: Path):
     }  # fmt: skip
     tag = next(each for each in put["parameters"] if each["in"] == "header")
     assert (tag["name"], tag["required"]) == ("if-match", True)
+    assert tag["schema"]["type"] == "string"

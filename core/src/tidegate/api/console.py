@@ -221,16 +221,19 @@ def etag(revision: int) -> str:
 
 def _if_match(
     if_match: Annotated[
-        str | None, Header(description="The `ETag` that the change is based on, or `*`.")
+        str | None,
+        Header(
+            description="The `ETag` that the change is based on, or `*`.",
+            pattern=r'^(\*|(W/)?"[!#-~]*")$',
+        ),
     ] = None,
 ) -> int | None:
     if if_match is None:
         raise ConsoleError(428, "precondition_required", "Say in If-Match what you have seen.")
-    if if_match.strip() == "*":
+    if if_match == "*":
         return None
-    tag = if_match.strip()
-    number = tag[1:-1] if len(tag) > 2 and tag[0] == tag[-1] == '"' else ""
-    if not (number.isascii() and number.isdigit() and len(number) < 19):
+    number = if_match[1:-1]  # a weak one never matches (RFC 9110 §13.1.1)
+    if not (if_match.startswith('"') and number.isdigit() and len(number) < 19):
         raise ConsoleError(412, "revision_conflict", "It is not what If-Match says.")
     return int(number)
 

@@ -69,7 +69,7 @@ def _complete(method: str, path: str, operation: dict[str, Any]) -> None:
         if each["in"] == "header" and each["name"].lower() == "if-match":
             statuses |= {412, 428}
             each["required"] = True
-            each["schema"] = {"type": "string", "pattern": r'^(\*|"[0-9]{1,18}")$'}
+            each["schema"] = each["schema"]["anyOf"][0]  # without null
     operation["responses"].pop("422", None)
     added = {str(status): told for status, told in problems(*statuses).items()}
     operation["responses"] = dict(sorted((added | operation["responses"]).items()))
