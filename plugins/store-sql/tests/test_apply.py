@@ -236,10 +236,14 @@ def test_a_provider_moves_to_another_host_only_with_its_secrets(store, secrets):
 # -- many at once, and stopped in the middle --------------------------------------------------
 
 
-def test_ten_applies_at_once_come_one_after_the_other(store):
+def test_ten_applies_at_once_come_one_after_the_other(store, url, tmp_path):
+    """Each has the store opened for itself, as ten processes have."""
+
     def one(number: int) -> None:
+        own = make_plugin(url, tmp_path).open()
         services = ", ".join(f'{{name="s{n}", path="/{number}/{n}"}}' for n in range(5))
-        apply(store, ADA, parsed(f'[[team]]\nname="a"\ntitle="{number}"\nservice=[{services}]'))
+        apply(own, ADA, parsed(f'[[team]]\nname="a"\ntitle="{number}"\nservice=[{services}]'))
+        own.database.close()
 
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(one, range(10)))

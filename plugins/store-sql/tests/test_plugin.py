@@ -156,6 +156,28 @@ async def test_a_postgresql_that_stops_is_served_without_and_found_again(
     assert "the store is back" in told
 
 
+async def test_a_slow_postgresql_is_told_of_and_served_without(
+    postgres: Postgres, tmp_path, monkeypatch, caplog
+):
+    """Another program holds a lock on the store's tables, as a long maintenance does."""
+    monkeypatch.setattr("tidegate_store_sql.plugin.SLOW", 0.1)
+    plugin = make_plugin(postgres.new(), tmp_path, poll=0.1)
+    store = plugin.open()
+    team = store.create(ADA, PLATFORM, TeamSpec(name="red"))["id"]
+    store.create(ADA, PLATFORM, ServiceSpec(name="a", path="/a"), team)
+    other = make_plugin(plugin.config.url.get_secret_value(), tmp_path).store.database
+    async with running(plugin):
+        with other.write() as connection:
+            connection.exec_driver_sql("LOCK TABLE store_sql_state IN ACCESS EXCLUSIVE MODE")
+            await soon(lambda: "it is slow" in caplog.text)
+            exchange = make_exchange(url="http://x.test/a")
+            plugin.authenticate(exchange)
+            assert exchange.stash[ON_EXCHANGE].name == "a"
+        await asyncio.to_thread(store.create, ADA, PLATFORM, TeamSpec(name="blue"))
+        await soon(lambda: plugin.snapshot.revision == 3)
+    other.close()
+
+
 async def test_a_reload_without_the_store_keeps_the_snapshot_and_a_start_fails(
     postgres: Postgres, tmp_path
 ):

@@ -380,6 +380,26 @@ def test_swapped_entries_show(store, shop):
     assert store.verify().bad == 3
 
 
+def test_a_clock_that_jumps_back_leaves_the_order_and_the_chain_as_they_are(
+    store, shop, monkeypatch
+):
+    before = store.audit(PLATFORM, limit=1).items[0]
+    monkeypatch.setattr("tidegate_store_sql.change.time.time", lambda: before["at"] - 86_400)
+    revoked = store.revoke_key(ADA, PLATFORM, shop.key)
+    assert revoked["revoked"] < before["at"]
+    newest, older = store.audit(PLATFORM, limit=2).items
+    assert (newest["action"], older["seq"]) == ("update key", before["seq"])
+    assert newest["at"] < older["at"]  # what the clock said is what is written
+    assert store.verify().bad is None
+    assert revoked["revision"] == store.revision()
+
+
+def test_the_last_use_of_a_key_does_not_go_back(store, shop):
+    for at in (200.0, 100.0):
+        store.used({shop.key: at})
+    assert store.get(PLATFORM, KEY, shop.key)["last_used"] == 200.0
+
+
 def test_an_entry_that_someone_adds_shows_and_a_tail_that_was_cut_does_not_heal(store, shop):
     last = store.audit(PLATFORM, limit=1).items[0]
     forged = last | {"seq": last["seq"] + 1, "previous": last["mac"], "actor": "mallory"}

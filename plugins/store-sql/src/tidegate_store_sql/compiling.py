@@ -33,12 +33,17 @@ from .errors import StoreError
 from .queries import read_revision
 from .snapshot import EMPTY, Compiled, Parts
 from .vault import Vault, belonging
+from .yielding import giving_way
 
 CHUNK: Final = 2000
+LARGE: Final = 10_000
+"""Keys of a snapshot that the collector is kept from."""
 PAUSE: Final = 0.0005
 """Seconds between two chunks in which a compile lets the worker's loop run."""
 
 type Condition = ColumnElement[bool]
+
+ALL: Final[Condition] = true()
 
 
 def compile_snapshot(connection: Connection, vault: Vault, previous: Compiled = EMPTY) -> Compiled:
@@ -57,8 +62,14 @@ def compile_snapshot(connection: Connection, vault: Vault, previous: Compiled = 
         or any(teams.get(id) != known for id, known in before.items())
     ):
         previous = EMPTY  # what stands for a team, or everything, is another
-    parts = _Compile(connection, vault, teams, previous).parts()
-    return Compiled(revision, pepper, parts, previous)
+    with giving_way(anew=previous is EMPTY and _is_large(connection)):
+        parts = _Compile(connection, vault, teams, previous).parts()
+        return Compiled(revision, pepper, parts, previous)
+
+
+def _is_large(connection: Connection) -> bool:
+    rows = select(func.count()).select_from(tables.credential)
+    return int(connection.execute(rows).scalar_one()) > LARGE
 
 
 class _Compile:
@@ -86,6 +97,7 @@ class _Compile:
             self.old.grants,
             self._grants,
             counted=tables.subscription.c.status == "approved",
+            key=("application_id", "service_id"),
         )
         providers = self._merged(tables.provider, self.old.providers, self._providers)
         secrets = self._merged(tables.provider_key, self.old.provider_keys, self._provider_keys)
@@ -98,22 +110,24 @@ class _Compile:
         old: Mapping[K, V],
         read: Callable[[Condition], dict[K, V | None]],
         stale: Condition | None = None,
-        counted: Condition | None = None,
+        counted: Condition = ALL,
+        key: tuple[str, ...] = ("id",),
     ) -> Mapping[K, V]:
         """`old` with what has changed since (and what is `stale`); None takes an entry out.
 
         Where that does not come to the number of rows in the table (those `counted`), something
-        was removed: then all is read again.
+        was removed: `key` is what entries go by, and tells which.
         """
         changed = table.c.revision > self.since
         fresh = read(changed if stale is None else or_(changed, stale))
         merged = {k: v for k, v in {**old, **fresh}.items() if v is not None} if fresh else old
-        count = select(func.count()).select_from(table)
-        if counted is not None:
-            count = count.where(counted)
+        count = select(func.count()).select_from(table).where(counted)
         if len(merged) == self.connection.execute(count).scalar_one():
             return merged
-        return {k: v for k, v in read(true()).items() if v is not None}
+        columns = [table.c[name] for name in key]
+        rows = _rows(self.connection, select(*columns).where(counted))
+        there = {row[0] if len(key) == 1 else tuple(row) for row in rows}
+        return {k: v for k, v in merged.items() if k in there}
 
     def _stale_keys(self, refs: Mapping[str, str]) -> Condition | None:
         """Keys that did not change, but what they stand for did."""

@@ -45,6 +45,10 @@ class Database:
                 "connect_timeout": int(BUSY),
                 "options": f"{parsed.query.get('options', '')} -c lock_timeout={int(BUSY * 1000)}",
                 "application_name": "tidegate",
+                "keepalives_idle": 5,  # one that is gone without a word is noticed in 20 s
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 20_000,
             }
         )
         try:

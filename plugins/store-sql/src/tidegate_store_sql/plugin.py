@@ -29,6 +29,8 @@ from .vault import Vault
 
 USED_EVERY: Final = 30.0
 """Seconds between two times at which the last use of keys is written down."""
+SLOW: Final = 10.0
+"""Seconds after which a store that does not answer is told of; it is waited for all the same."""
 ANCHOR_EVERY: Final = 60.0
 """Seconds between two looks at whether the audit still holds what the anchor names."""
 
@@ -198,6 +200,7 @@ class StoreSql(Plugin[StoreSqlConfig]):
 
     async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do it; what goes wrong is counted, and told once until the store is back."""
+        slow = asyncio.get_running_loop().call_later(SLOW, self._tell, TimeoutError("it is slow"))
         try:
             await work()
         except Exception as error:
@@ -206,6 +209,8 @@ class StoreSql(Plugin[StoreSqlConfig]):
             if self._lost:
                 self.context.log.warning("the store is back")
             self._lost = False
+        finally:
+            slow.cancel()
 
     def _tell(self, error: Exception) -> None:
         self.context.counters.add("store_errors_total")
