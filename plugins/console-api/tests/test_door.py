@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fastapi import APIRouter
 from pydantic import ValidationError
+from sqlalchemy.exc import IntegrityError
 from tidegate_console_api import ConsoleApi
 from tidegate_console_api.config import ConsoleApiConfig
 from tidegate_console_api.door import PUBLIC
@@ -36,6 +37,10 @@ class Pets(Plugin[AddonConfig]):
         @router.post("/pets/burn")
         def burn() -> str:
             raise RuntimeError("sk-canary-7 burns")
+
+        @router.post("/pets/race")
+        def race() -> str:
+            raise IntegrityError("INSERT …", {}, Exception("UNIQUE sk-canary-9"))
 
         @router.put("/pets")
         def put(pets: list[str]) -> list[str]:
@@ -132,6 +137,7 @@ async def test_every_answer_is_a_problem_with_safe_headers_or_fine(state: Path):
         "method_not_allowed": await root.patch("/pets"),
         "invalid": await root.put("/pets", json={"sk-canary-8": 1}),
         "invalid ": await root.put("/pets", content=b"{", headers={"content-type": "text/json"}),
+        "conflict": await root.post("/pets/race"),
         "internal_error": await root.post("/pets/burn"),
     }
     for code, answer in answers.items():

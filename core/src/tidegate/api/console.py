@@ -233,13 +233,12 @@ def _if_match(
     if if_match == "*":
         return None
     number = if_match[1:-1]  # a weak one never matches (RFC 9110 §13.1.1)
-    if not (if_match.startswith('"') and number.isdigit() and len(number) < 19):
-        raise ConsoleError(412, "revision_conflict", "It is not what If-Match says.")
-    return int(number)
+    ours = if_match.startswith('"') and number.isdigit() and len(number) < 19
+    return int(number) if ours else -1
 
 
 IfMatch = Annotated[int | None, Depends(_if_match)]
 """The revision that a change or a removal is based on (`If-Match`, required: 428); None: any (`*`).
 
-Answer 412 `revision_conflict` where it is another now.
+Answer 412 `revision_conflict` where it is another now. A tag that is none of ours is -1.
 """

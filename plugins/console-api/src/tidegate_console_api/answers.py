@@ -9,6 +9,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Match
@@ -75,6 +76,10 @@ def handle_errors(app: FastAPI) -> None:
             headers = {"allow": ", ".join(sorted(_methods(request)))}
         return problem(ConsoleError(error.status_code, code, text, headers), id_of(request))
 
+    async def conflicting(request: Request, error: Exception) -> JSONResponse:
+        told = ConsoleError(409, "conflict", "Another changed it at the same time. Try again.")
+        return problem(told, id_of(request))
+
     async def unknown(request: Request, error: Exception) -> JSONResponse:
         log.error("request %s failed: %s", id_of(request), type(error).__name__)
         told = ConsoleError(500, "internal_error", "The console failed to handle this request.")
@@ -82,6 +87,7 @@ def handle_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(ConsoleError, known)
     app.add_exception_handler(StoreError, known)
+    app.add_exception_handler(IntegrityError, conflicting)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, unknown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from datetime import datetime
 from typing import Annotated, Any
@@ -13,13 +14,14 @@ from tidegate.api.console import CallerDep, ConsoleError, Id, Listing, PageDep, 
 from tidegate.api.store import Actor, Role
 
 from .credentials import hashed
-from .desk import DeskDep, actor_of
+from .desk import Desk, DeskDep, actor_of
 from .door import COOKIE
 from .passwords import verify
 from .scopes import Scope, exceeding
 from .users import Given, Password, UserName
 
 router = APIRouter()
+log = logging.getLogger("tidegate.console")
 
 
 def _text(value: object) -> object:
@@ -93,15 +95,9 @@ class NewToken(Token):
 def log_in(login: Login, desk: DeskDep, request: Request, response: Response) -> Me:
     """Log in. The answer sets the cookie of the session."""
     source = request.client.host if request.client else ""
-    wait = desk.throttle.begin(login.user, source)
-    if wait > 0:
-        raise ConsoleError(
-            429,
-            "too_many_attempts",
-            "Too many attempts have failed. Try again later.",
-            {"retry-after": str(math.ceil(wait))},
-        )
+    _count_attempt(desk, login.user, source)
     if not verify(desk.users.password_of(login.user), login.password):
+        log.warning("a login as %s from %s failed", login.user, source)
         raise ConsoleError(401, "invalid_credentials", "There is no such user and password.")
     desk.throttle.succeeded(login.user, source)
     opened = desk.sessions.open(Actor(login.user, source, request.state.request_id))
@@ -137,8 +133,7 @@ def change_password(
 ) -> None:
     """Change one's password. All other sessions of the user end."""
     session = _session(request)
-    if desk.throttle.begin(caller.user, caller.source) > 0:
-        raise ConsoleError(429, "too_many_attempts", "Too many attempts have failed.")
+    _count_attempt(desk, caller.user, caller.source)
     if not desk.users.change_password(
         actor_of(caller), change.current, change.new, hashed(session)
     ):
@@ -183,6 +178,14 @@ def create_token(
 def delete_token(id: Id, caller: CallerDep, desk: DeskDep) -> None:
     """Revoke a token: one's own; for platform administrators, any."""
     desk.tokens.delete(actor_of(caller), id, of=None if caller.admin else caller.user)
+
+
+def _count_attempt(desk: Desk, user: str, source: str) -> None:
+    """Refuse a try of a password where too many have failed."""
+    wait = desk.throttle.begin(user, source)
+    if wait > 0:
+        text = "Too many attempts have failed. Try again later."
+        raise ConsoleError(429, "too_many_attempts", text, {"retry-after": str(math.ceil(wait))})
 
 
 def _session(request: Request) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tidegate.api import Node, Plugin, hook
 from tidegate.api.store import Migrations
 
 from .config import ConsoleApiConfig
-
-SHORTEST: Final = 10
 
 
 class ConsoleApi(Plugin[ConsoleApiConfig]):
@@ -24,6 +22,7 @@ class ConsoleApi(Plugin[ConsoleApiConfig]):
     @hook
     def bootstrap(self, node: Node) -> None:
         """Listen, and make the first administrator."""
+        from .passwords import SHORTEST
         from .users import Users
 
         scheme = "http" if self.config.tls is None else "https"

@@ -39,6 +39,7 @@ async def serving(addon: ConsoleApi, listener: socket.socket) -> AsyncIterator[N
     server = _Server(
         uvicorn.Config(
             door,
+            http="h11",  # it limits the size of a head
             log_config=None,
             access_log=False,
             server_header=False,

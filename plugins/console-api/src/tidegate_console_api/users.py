@@ -66,7 +66,7 @@ class Users:
     def get(self, name: str) -> RowMapping:
         """A user, without his password."""
         with self.store.read() as connection:
-            return self._fetch(connection, name)
+            return self._fetch(connection, name, lock=False)
 
     def create(
         self, actor: Actor, name: str, title: str, password: str | None
@@ -172,8 +172,12 @@ class Users:
         stamps = {"revision": row["revision"] + 1, "updated": round(self.clock(), 3)}
         connection.execute(update(_USER).where(_USER.c.name == name), values | stamps)
 
-    def _fetch(self, connection: Connection, name: str, seen: int | None = None) -> RowMapping:
+    def _fetch(
+        self, connection: Connection, name: str, seen: int | None = None, *, lock: bool = True
+    ) -> RowMapping:
         query = select(*_SHOWN).where(_USER.c.name == name)
+        if lock:  # nobody changes it until this transaction ends
+            query = query.with_for_update()
         row = connection.execute(query).mappings().first()
         if row is None:
             raise ConsoleError(404, "not_found", "There is no such user.")
