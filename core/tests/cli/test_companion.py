@@ -47,11 +47,12 @@ listen = ["127.0.0.1:0"]
 workers = 1
 
 [[addon]]
+use = "answer"
+"""
+DESK = """
+[[addon]]
 file = "desk.py"
 text = "{text}"
-
-[[addon]]
-use = "answer"
 """
 
 
@@ -63,35 +64,38 @@ def exists(pid: int) -> bool:
     return True
 
 
-def ask(node: Node) -> tuple[int, str, list[str]]:
+def ask(desk: str) -> tuple[int, str, list[str]]:
     """Process, option and addons of whoever answers."""
-    pid, text, known = httpx.get(f"http://{node.started['desk']}/", timeout=20.0).json()
+    pid, text, known = httpx.get(f"http://{desk}/", timeout=20.0).json()
     return pid, text, known
 
 
-def test_a_companion_serves_restarts_follows_the_file_and_ends_with_the_node(
+def test_a_companion_comes_restarts_follows_the_file_and_ends_with_the_node(
     up: Up, tmp_path: Path
 ) -> None:
     (tmp_path / "desk.py").write_text(POLICY)
-    node = up(config=CONFIG.format(text="old"))
-    first, text, known = ask(node)
+    node = up(config=CONFIG)
+    node.file.write_text(CONFIG + DESK.format(text="old"))
+    desk = node.event("announced")["desk"]
+    assert node.event("reload")["ok"]
+    first, text, known = ask(desk)
     assert text == "old"
     assert known == ["answer", "desk"]
 
     os.kill(first, signal.SIGKILL)
-    second = ask(node)[0]  # it waits in the queue of the socket until one is there
+    second = ask(desk)[0]  # it waits in the queue of the socket until one is there
     assert second != first
 
-    node.file.write_text(CONFIG.format(text="ill"))
+    node.file.write_text(CONFIG + DESK.format(text="ill"))
     refused = node.event("reload")
     assert not refused["ok"]
     assert "told to fail" in refused["problems"][0]["message"]
-    assert ask(node)[:2] == (second, "old")
+    assert ask(desk)[:2] == (second, "old")
 
-    node.file.write_text(CONFIG.format(text="new"))
+    node.file.write_text(CONFIG + DESK.format(text="new"))
     assert node.event("reload")["ok"]
     eventually(lambda: not exists(second))
-    third, text, _ = ask(node)
+    third, text, _ = ask(desk)
     assert text == "new"
 
     assert node.stop() == 0
