@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tidegate.cli.up import answers
+from tidegate.runtime.settings import parse
+
 from .conftest import CONFIG, Node, eventually
 
 Up = Callable[..., Node]
@@ -192,6 +195,24 @@ def test_people_are_welcomed_with_a_call_to_paste(env: dict[str, str], tmp_path:
     assert "tg_cli_test_key_0123456789" in text
     assert re.search(r"intercept +regular  127\.0\.0\.1:\d+\n", text)
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("uses", "words"),
+    [
+        ([], "nothing yet: no addon routes anywhere"),
+        (["auth-key", "demo-upstream"], "the demo model: no provider, no network"),
+        (["route-static", "demo-upstream"], 'what the addon "route-static" routes to'),
+        (["route-service"], "the services of the platform"),
+        (
+            ["route-service", "demo-upstream"],
+            "the services of the platform, else the demo model: no provider, no network",
+        ),
+    ],
+)
+def test_the_welcome_says_who_answers(uses: list[str], words: str) -> None:
+    text = "".join(f'[[addon]]\nuse = "{use}"\n' for use in uses)
+    assert answers(parse(text)) == words
 
 
 # -- workers ------------------------------------------------------------------------------------

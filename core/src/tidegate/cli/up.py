@@ -6,17 +6,27 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import orjson
 from rich.console import Console
 from rich.text import Text
 
+from tidegate.runtime.entry import AddonEntry
 from tidegate.runtime.problems import ConfigError
 from tidegate.runtime.settings import Settings
 
 from . import bootstrap, logs, supervisor
 from .source import DEFAULT, STATE, Source, find
 from .wire import Message, problems_to_wire
+
+SERVICES: Final = "route-service"
+ANSWER: Final = {
+    "local-model": "a language model on this machine",
+    "demo-upstream": "the demo model: no provider, no network",
+    SERVICES: "the services of the platform",
+}
+"""Who answers where an addon routes, in words for the welcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,26 +122,35 @@ def welcome_lines(started: supervisor.Started, source: Source) -> list[Text]:
         rows.append(("API key", "the one from before; `tidegate keys create NAME` makes another"))
     rows += [(name.replace("_", " "), value) for name, value in told.items()]
     rows += [("status", f"{started.status}/-/status"), ("state", str(started.state))]
-    lines += [Text.assemble((f"  {name:<12}", "dim"), value) for name, value in rows]
-    lines += [Text(), Text("  Try it (an answer that streams):"), Text()]
-    lines += [Text(f"    {line}", style="cyan") for line in curl(started, key)]
+    width = max(len(name) for name, _ in rows) + 2
+    lines += [Text.assemble((f"  {name:<{width}}", "dim"), value) for name, value in rows]
+    if {entry.use for entry in routers(started.settings)} != {SERVICES}:
+        lines += [Text(), Text("  Try it (an answer that streams):"), Text()]
+        lines += [Text(f"    {line}", style="cyan") for line in curl(started, key)]
     edits = "" if source.watched is None else " Edits of the configuration take effect at once."
     lines += [Text(), Text(f"  Ctrl-C stops it.{edits}"), Text()]
     return lines
 
 
+def routers(settings: Settings) -> list[AddonEntry]:
+    """The addons that are known to route, in their order."""
+    return [
+        entry
+        for entry in settings.addons
+        if entry.mode != "off"
+        and entry.active
+        and (entry.use in ANSWER or entry.use.startswith("route-"))
+    ]
+
+
 def answers(settings: Settings) -> str:
     """Who answers a call, in words."""
-    for entry in settings.addons:
-        if entry.mode == "off" or not entry.active:
-            continue
-        if entry.use == "local-model":
-            return "a language model on this machine"
-        if entry.use == "demo-upstream":
-            return "the demo model: no provider, no network"
-        if entry.use.startswith("route-"):
-            return f'what the addon "{entry.name}" routes to'
-    return "nothing yet: no addon routes anywhere"
+    found = routers(settings)
+    if not found:
+        return "nothing yet: no addon routes anywhere"
+    words = [ANSWER.get(e.use, f'what the addon "{e.name}" routes to') for e in found]
+    first = words.pop(0)
+    return f"{first}, else {words[0]}" if found[0].use == SERVICES and words else first
 
 
 def curl(started: supervisor.Started, key: str | None) -> list[str]:
