@@ -132,7 +132,7 @@ async def test_over_tls_the_cookie_goes_nowhere_else(state, tmp_path):
         assert (await client.get("/session")).json()["user"] == "root"
 
 
-def bootstrapped(state: Path, **options: str) -> dict[str, str]:
+def bootstrapped(state: Path, **options: Any) -> dict[str, str]:
     """What a start announces, with a store that has no user yet."""
     from tidegate_store_sql import StoreSql
     from tidegate_store_sql.plugin import StoreSqlConfig
@@ -151,6 +151,11 @@ def test_a_password_that_is_given_is_not_told(tmp_path):
     told = bootstrapped(tmp_path, admin="ada", admin_password="a fine password")
     assert told == {"console": "http://127.0.0.1:8090"}
     assert bootstrapped(tmp_path) == told  # there is a user now
+
+
+def test_a_file_that_is_missing_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"`tls`: there is no file no\.pem"):
+        bootstrapped(tmp_path, tls={"cert": "no.pem", "key": "no.key"})
 
 
 def test_a_short_password_is_refused(tmp_path):

@@ -35,10 +35,13 @@ class Prepared:
     def listen(self, addon: str, address: str, before: Prepared) -> str:
         """A socket for an addon, the one from before where it is the same; where it listens.
 
-        Raises ConfigError.
+        Raises ValueError.
         """
         sock = before.sockets.get((addon, address))
-        sock = sock or bind(*split_address(address), shared=False)
+        try:
+            sock = sock or bind(*split_address(address), shared=False)
+        except ConfigError as error:  # it would tell of `--listen`
+            raise ValueError(error.problems[0].message) from None
         self.sockets[addon, address] = sock
         return join(*sock.getsockname()[:2])
 

@@ -25,7 +25,11 @@ class ConsoleApi(Plugin[ConsoleApiConfig]):
         from .passwords import SHORTEST
         from .users import Users
 
-        scheme = "http" if self.config.tls is None else "https"
+        tls = self.config.tls
+        for file in () if tls is None else (tls.cert, tls.key):
+            if not (self.context.base / file).is_file():
+                raise ValueError(f"`tls`: there is no file {file}")
+        scheme = "http" if tls is None else "https"
         node.announce("console", f"{scheme}://{node.serve(self.config.listen)}")
         given = self.config.admin_password
         password = given.get_secret_value() if given is not None else ""
