@@ -89,7 +89,7 @@ async def test_a_denial_from_a_cache_is_a_wrong_type_and_the_next_cache_is_asked
 async def test_a_coroutine_from_a_plain_def_is_a_wrong_type(caplog):
     async def later() -> None: ...
 
-    async with Harness(plugin_with("route", lambda *_: later())) as harness:
+    async with Harness(plugin_with("transform_request", lambda *_: later())) as harness:
         exchange = await harness.send(make_exchange())
         assert exchange.denial.code == "plugin_invalid_output"
     assert "write `async def`" in caplog.text

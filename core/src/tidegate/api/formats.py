@@ -171,6 +171,13 @@ class AiFormat(ErrorShape, Protocol):
         """
 
 
+class CountingFormat(AiFormat, Protocol):
+    """A format of calls that ask how many tokens a prompt has (`kind` "count-tokens")."""
+
+    def counted(self, tokens: int) -> dict[str, Any]:
+        """The answer that says so many."""
+
+
 _NAMED: Final = r"models/[^/:]+(?:/[^/:]+){0,3}"
 """A model in a path of Google's: callers may name it `provider/model`."""
 _INBOUND: Final = (

@@ -123,6 +123,8 @@ class HookSpecs:
     def route(self, exchange: Exchange) -> Maybe[Upstream | http.Response | Denial]:
         """Say where the exchange goes. None leaves it to the next addon; none at all is 404.
 
+        A plain `def` may return a coroutine where there is something to wait for.
+
         Example:
             class Blue(Plugin):
                 @hook

@@ -49,7 +49,7 @@ RULES: Final[dict[str, Rule]] = {
     "authorize": Rule(Denial, http.Response, waits=True, **_GATE),
     "transform_request": Rule(http.Response, Denial, **_TRANSFORM),
     "cache_lookup": Rule(http.Response, waits=True),
-    "route": Rule(Upstream, http.Response, Denial, **_GATE),
+    "route": Rule(Upstream, http.Response, Denial, waits=True, **_GATE),
     "cache_store": Rule(BodySink),
     "transform_response": Rule(Denial, **_TRANSFORM),
     "transform_event": Rule(SseEvent, WsMessage, list, tuple, Denial, **_TRANSFORM),

@@ -121,6 +121,8 @@ class Catalog:
         client = find_format(caller)
         if client.kind != "chat":
             spoken = provider.serves.get(client.kind, "")
+            if not spoken:
+                raise LookupError(f"{provider.label} takes no calls for {client.kind}")
         else:
             spoken = model.format
             if spoken == provider.formats[0]:  # else the model is offered in this one alone

@@ -7,10 +7,13 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+from mitmproxy import http
+
 from tidegate.api import AddonContext, Body, BodySink, Exchange, Plugin, hook
 from tidegate.api.coding import coding_of
 from tidegate.api.formats import AI_CALL, AI_SPENT, AiSpent
 
+from . import counting
 from .account import ACCOUNT, Account
 from .config import AiUsageConfig
 from .keys import swap
@@ -92,6 +95,21 @@ class AiUsage(Plugin[AiUsageConfig]):
             api = api_of(exchange.path)
             if api is not None:
                 self._open(exchange, api)
+
+    @hook(needs=Body(request=True, limit=LARGEST, when=counting.asks))
+    def route(self, exchange: Exchange) -> Coroutine[Any, Any, http.Response] | None:
+        """Count the tokens of a prompt, where its provider does not."""
+        if not counting.asks(exchange):
+            return None
+        model = counting.model_to_count_for(exchange)
+        return None if model is None else self._answer_count(exchange, model)
+
+    async def _answer_count(self, exchange: Exchange, model: str) -> http.Response:
+        content = exchange.request.content or b""
+        loop = asyncio.get_running_loop()
+        tokens, exact = await loop.run_in_executor(self._threads, counting.count, content, model)
+        self.context.counters.add("prompts_counted_total")
+        return counting.answer(exchange, tokens, exact=exact)
 
     def _open(self, exchange: Exchange, api: Api) -> Account:
         account = exchange.stash[ACCOUNT] = Account(api)

@@ -13,7 +13,7 @@ from tidegate_ai_formats.wire import count, take_bool, take_dict, take_int, take
 from .base import Endpoint, EndpointAnswer, EndpointRequest
 from .vectors import Embeddings, Purpose, take_inputs, texts_of
 
-_MODEL: Final = re.compile(r"models/([^/:]+):(\w+)$")
+_MODEL: Final = re.compile(r"models/([^/:]+(?:/[^/:]+){0,3}):(\w+)$")
 _TASKS: Final[dict[str, Purpose]] = {
     "RETRIEVAL_QUERY": "query",
     "RETRIEVAL_DOCUMENT": "document",
