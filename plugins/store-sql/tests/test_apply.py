@@ -87,6 +87,7 @@ name = "first"
 [[team.policy]]
 name = "hours"
 text = "true"
+services = ["orders", "a-*"]
 """
 
 
@@ -156,6 +157,12 @@ def test_two_services_may_swap_their_paths(store):
         ('[[team]]\nname="a"\napplication=[{name="x", key=[{name="k"}]}]', "hash"),
         ('[[team]]\nname="a"\nservice=[{name="x", policy="nme == 1"}]', "do you mean `name`"),
         ('[[team]]\nname="a"\nservice=[{name="x", policy="name =="}]', "policy: column"),
+        ('[[team]]\nname="a"\npolicy=[{name="x"}]', "policy.0.text: Field required"),
+        ('[[team]]\nname="a"\npolicy=[{name="x", text=""}]', "at least 1 character"),
+        ('[[team]]\nname="a"\npolicy=[{name="x", text=" "}]', "text: column"),
+        ('[[team]]\nname="a"\npolicy=[{name="x", text="nme == 1"}]', "do you mean `name`"),
+        ('[[team]]\nname="a"\npolicy=[{name="x", text="true", services=["[a]"]}]',
+         "services.0: String should match"),
         ('[[team]]\nname="a"\nservice=[{name="x", path="/{t}", strip=true}]', "`strip` needs"),
         ('[[team]]\nname="a"\nservice=[{name="x", operations=["GET /{a}", "GET /{b}"]}]',
          "in conflict"),
@@ -332,10 +339,14 @@ providers = st.fixed_dictionaries(
     {"name": names, "kind": names, "url": st.just("https://x.test"), "models": lists,
      "key": unique(st.fixed_dictionaries({"name": names}))}
 )  # fmt: skip
+policies = st.fixed_dictionaries(
+    {"name": names, "text": st.sampled_from(["true", "name\n== \"é\""]), "title": text,
+     "services": st.sampled_from([None, (), ("a", "b-*")])}
+)  # fmt: skip
 teams = st.fixed_dictionaries(
     {"name": names, "title": text, "member": unique(members, "user"), "service": unique(services),
      "application": unique(applications), "provider": unique(providers),
-     "policy": unique(st.fixed_dictionaries({"name": names, "text": text, "title": text}))}
+     "policy": unique(policies)}
 )  # fmt: skip
 
 

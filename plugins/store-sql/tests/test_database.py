@@ -80,6 +80,23 @@ def test_a_migration_backs_up_first_and_keeps_everything(store, shop, url, tmp_p
     assert len(list(plugin.backups.iterdir())) == 1
 
 
+def test_notes_of_before_policies_were_asked_are_asked_of_nothing(plugin):
+    texts = {"a": "no personal data,\nplease", "b": 'method == "GET"', "c": ""}
+    with plugin.store.database.write() as connection:
+        OWN.migrate(connection, "0001")
+        stamps = {"revision": 1, "created": 1.0, "updated": 1.0}
+        team = {"id": "t", "name": "red", "title": "", **stamps}
+        connection.execute(insert(tables.team).values(team))
+        for id, said in texts.items():
+            row = {"id": id, "team_id": "t", "name": id, "title": "", "text": said, **stamps}
+            connection.execute(insert(tables.policy).values(row))
+    (team,) = export(plugin.open()).team
+    assert {policy.name: policy.text for policy in team.policy} == {
+        "a": "false // no personal data, please", "b": 'method == "GET"', "c": "false // ",
+    }  # fmt: skip
+    assert {policy.services for policy in team.policy} == {()}
+
+
 def test_a_newer_schema_is_refused_and_left_alone(store, url, tmp_path):
     with store.database.write() as connection:
         connection.execute(text("UPDATE store_sql_version SET version_num = '0999'"))

@@ -12,10 +12,12 @@ from tidegate_store_sql.backup import backup
 from tidegate_store_sql.commands import restored
 from tidegate_store_sql.compiling import compile_snapshot
 from tidegate_store_sql.document import Document
-from tidegate_store_sql.kinds import PLATFORM, PROVIDER
+from tidegate_store_sql.kinds import PLATFORM, POLICY, PROVIDER
 from tidegate_store_sql.schema import OWN
 from tidegate_store_sql.snapshot import EMPTY, Compiled
-from tidegate_store_sql.specs import ProviderKeySpec, ProviderSpec
+from tidegate_store_sql.specs import PolicySpec, ProviderKeySpec, ProviderSpec
+
+from tidegate.api.platform import Policy
 
 from .conftest import ADA
 
@@ -64,7 +66,15 @@ def platform(random: Random) -> Document:
             for name in some("p", 2)
         ]
         table = {"name": team, "title": random.choice(["", "T"]), "service": services}
-        teams.append(table | {"provider": providers})
+        policies = [
+            {
+                "name": name,
+                "text": random.choice(["true", "anonymous"]),
+                "services": random.choice([None, ["s0"], ["s*", "x"]]),
+            }
+            for name in some("policy", 2)
+        ]
+        teams.append(table | {"provider": providers, "policy": policies})
     refs = [f"{team['name']}/{s['name']}" for team in teams for s in team["service"]]
     for team in teams:
         team["application"] = [
@@ -164,3 +174,38 @@ def test_it_knows_applications_by_name_and_the_methods_that_a_path_takes(store):
     assert snapshot.service("a.test", "/s/1", "POST") is None
     assert snapshot.methods("a.test", "/s/1", "POST") == ("GET", "PUT")
     assert snapshot.methods("a.test", "/t", "POST") == ()
+
+
+def test_a_policy_is_asked_of_those_services_of_its_team_that_it_names(store):
+    names = ("orders-eu", "orders-us", "status")
+    services = [{"name": name, "path": f"/red/{name}"} for name in names]
+    rules = [
+        {"name": "z-all", "text": "true"},
+        {"name": "orders", "text": "anonymous", "title": "T", "services": ["orders-*", "x"]},
+        {"name": "nothing", "text": "false", "services": []},
+    ]
+    teams = [
+        {"name": "red", "service": services, "policy": rules},
+        {"name": "blue", "service": [{"name": "orders-eu", "path": "/blue"}]},
+    ]
+    apply(store, ADA, Document.model_validate({"team": teams}))
+    found = {s.ref: s.policies for s in compiled(store).parts.services.values()}
+    every, orders = Policy("z-all", "true"), Policy("orders", "anonymous", "T")
+    assert found == {
+        "red/orders-eu": (orders, every), "red/orders-us": (orders, every),
+        "red/status": (every,), "blue/orders-eu": (),
+    }  # fmt: skip
+
+
+def test_only_services_whose_policies_change_are_other_objects(store, shop):
+    before = compiled(store)
+    spec = PolicySpec(name="p", text="true", services=("orders",))
+    policy = store.create(ADA, PLATFORM, spec, shop.red)["id"]
+    after = compiled(store, before)
+    assert after.parts.services[shop.hidden] is before.parts.services[shop.hidden]
+    assert after.service("a.test", "/orders", "GET").policies == (Policy("p", "true"),)
+    store.revoke_key(ADA, PLATFORM, shop.key)
+    last = compiled(store, after)
+    assert last.parts.services is after.parts.services
+    store.delete(ADA, PLATFORM, POLICY, policy)
+    assert compiled(store, last).service("a.test", "/orders", "GET").policies == ()

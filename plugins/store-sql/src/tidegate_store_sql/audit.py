@@ -137,9 +137,13 @@ class Anchor:
     def _write(self, seq: int, mac: str) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
-        with os.fdopen(handle, "w") as file:
-            json.dump({"seq": seq, "mac": mac}, file)
-        os.replace(temporary, self.path)
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump({"seq": seq, "mac": mac}, file)
+            os.replace(temporary, self.path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
 
 
 def _told(values: Mapping[str, Any] | None) -> str | None:

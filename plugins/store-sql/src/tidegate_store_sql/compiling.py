@@ -22,6 +22,7 @@ from tidegate.api.platform import (
     Consumer,
     Grant,
     Network,
+    Policy,
     Service,
     StoredKey,
     StoredProvider,
@@ -31,7 +32,7 @@ from tidegate.api.platform import (
 from . import tables
 from .errors import StoreError
 from .queries import read_revision
-from .snapshot import EMPTY, Compiled, Parts
+from .snapshot import EMPTY, Compiled, Parts, TeamPolicy
 from .vault import Vault, belonging
 from .yielding import giving_way
 
@@ -83,7 +84,9 @@ class _Compile:
         self.since = previous.revision
 
     def parts(self) -> Parts:
-        services = self._merged(tables.service, self.old.services, self._services)
+        policies = self._merged(tables.policy, self.old.policies, self._policies)
+        bare = self._merged(tables.service, self.old.services, self._services)
+        services = self._guarded(bare, policies)
         applications = self._merged(tables.application, self.old.applications, self._applications)
         refs = {service.ref: service.id for service in services.values()}
         keys = self._merged(
@@ -102,7 +105,9 @@ class _Compile:
         providers = self._merged(tables.provider, self.old.providers, self._providers)
         secrets = self._merged(tables.provider_key, self.old.provider_keys, self._provider_keys)
         of_teams = self._of_teams(providers, secrets)
-        return Parts(self.teams, services, applications, keys, grants, providers, secrets, of_teams)
+        return Parts(
+            self.teams, services, applications, keys, grants, providers, secrets, of_teams, policies
+        )
 
     def _merged[K, V](
         self,
@@ -146,6 +151,33 @@ class _Compile:
             row.id: _service(row, self.teams[row.team_id])
             for row in _rows(self.connection, query.where(condition))
         }
+
+    def _policies(self, condition: Condition) -> dict[str, TeamPolicy | None]:
+        c = tables.policy.c
+        query = select(c.id, c.team_id, c.name, c.text, c.title, _raw(c.services)).where(condition)
+        return {
+            row.id: TeamPolicy(
+                row.team_id, Policy(row.name, row.text, row.title), _tuple(row.services)
+            )
+            for row in _rows(self.connection, query)
+        }
+
+    def _guarded(
+        self, services: Mapping[str, Service], policies: Mapping[str, TeamPolicy]
+    ) -> Mapping[str, Service]:
+        """Services with the policies of their team; the very objects that have them already."""
+        if services is self.old.services and policies is self.old.policies:
+            return services
+        of_teams: dict[str, list[TeamPolicy]] = {}
+        for known in sorted(policies.values(), key=lambda known: known.policy.name):
+            of_teams.setdefault(known.team, []).append(known)
+        guarded = {}
+        for id, service in services.items():
+            its = of_teams.get(service.team.id, ())
+            asked = tuple(known.policy for known in its if known.covers(service))
+            same = service.policies == asked
+            guarded[id] = service if same else replace(service, policies=asked)
+        return guarded
 
     def _applications(self, condition: Condition) -> dict[str, Application | None]:
         c = tables.application.c

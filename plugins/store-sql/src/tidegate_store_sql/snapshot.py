@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Final
 
 from tidegate.api import Match, NotAllowed, RouteEntry, RouteTable
@@ -12,6 +13,7 @@ from tidegate.api.platform import (
     Application,
     Consumer,
     Grant,
+    Policy,
     Service,
     StoredKey,
     StoredProvider,
@@ -20,6 +22,21 @@ from tidegate.api.platform import (
 
 LONGEST: Final = 512
 """A credential of more characters is nobody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeamPolicy:
+    """A policy, of which team's services (its id) it is asked, and of which of them."""
+
+    team: str
+    policy: Policy
+    services: tuple[str, ...] | None
+    """Patterns of their names; None: all."""
+
+    def covers(self, service: Service) -> bool:
+        """Whether it is asked of exchanges of a service of the team's."""
+        patterns = self.services
+        return patterns is None or any(fnmatchcase(service.name, one) for one in patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +56,7 @@ class Parts:
     """By id: the id of the provider, and the key."""
     of_teams: Mapping[str, tuple[StoredProvider, ...]] = field(default_factory=dict)
     """By the name of the team: its providers, with their keys."""
+    policies: Mapping[str, TeamPolicy] = field(default_factory=dict)
 
 
 class Compiled:

@@ -93,6 +93,7 @@ Url = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_url)]
 Lines = Annotated[
     tuple[Annotated[Line, StringConstraints(min_length=1)], ...], Field(max_length=1000)
 ]
+Pattern = Annotated[str, StringConstraints(pattern=r"^[a-z0-9._*-]{1,64}$")]
 _DATE: Final[dict[str, Any]] = {"type": "string", "format": "date-time"}
 _SECONDS: Final = {"type": "number", "minimum": 0, "maximum": 253402300799}
 Instant = Annotated[
@@ -169,10 +170,7 @@ class ServiceOutline(Spec):
         if self.strip and "{" in self.path:
             raise ValueError("`strip` needs a path without {…}")
         if self.policy.strip():
-            try:
-                Expression(self.policy)
-            except ExpressionError as error:
-                raise ValueError(f"policy: {error}") from None
+            _check_expression("policy", self.policy)
         return self
 
     def entries(self) -> list[RouteEntry[None]]:
@@ -187,6 +185,13 @@ class ServiceOutline(Spec):
     def route(self) -> str:
         """The path as it is matched: two services with the same one may be in each other's way."""
         return _PARAM.sub("{}", self.path.removesuffix("/*").removesuffix("/"))
+
+
+def _check_expression(field: str, text: str) -> None:
+    try:
+        Expression(text)
+    except ExpressionError as error:
+        raise ValueError(f"{field}: {error}") from None
 
 
 class ServiceSpec(ServiceOutline):
@@ -248,11 +253,20 @@ class ProviderKeySpec(Spec):
 
 
 class PolicySpec(Spec):
-    """A named policy of a team."""
+    """A named policy of a team: an expression that must hold on every exchange of its services.
+
+    `services` are their names, `*` in them stands for anything; None: all.
+    """
 
     name: Name
     title: Line = ""
-    text: Words = ""
+    text: Annotated[Words, Field(min_length=1)]
+    services: Annotated[tuple[Pattern, ...], Field(max_length=100)] | None = None
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        _check_expression("text", self.text)
+        return self
 
 
 def plain(spec: Spec, only: Collection[str] | None = None) -> dict[str, Any]:

@@ -193,6 +193,7 @@ policy = _table(
     _text("name"),
     _text("title"),
     _text("text"),
+    Column("services", Json),
     *_stamps(),
     UniqueConstraint("team_id", "name"),
 )

@@ -132,7 +132,7 @@ class ProviderKey(Stored):
 
 
 class Policy(specs.PolicySpec, Stored):
-    """A named policy of a team."""
+    """A named policy of a team: what must hold on exchanges of its services."""
 
     team_id: str
 

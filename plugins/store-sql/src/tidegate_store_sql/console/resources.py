@@ -4,7 +4,7 @@
 # functions, and can't look their names up. So: no `from __future__ import annotations`.
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -54,6 +54,7 @@ class Resource:
         model: what is told of one.
         listed: what a list tells of one.
         writes: the role that changes them. All members read.
+        above: what they are part of; None: the team itself.
         judge: what a role alone does not decide.
         filters: a dependency that gives column values.
     """
@@ -66,7 +67,7 @@ class Resource:
     writes: Role
     above: Kind | None = None
     judge: Judge = anything
-    filters: Callable[..., dict[str, str]] = field(default=no_filters)
+    filters: Callable[..., dict[str, str]] = no_filters
 
     def parent(self, platform: Platform) -> Any:
         """A dependency: the id of what they are part of. 404 where that is another team's."""
