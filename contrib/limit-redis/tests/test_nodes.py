@@ -16,7 +16,7 @@ from tidegate_limit_quota import LimitQuota, LimitQuotaConfig
 from tidegate.testing import Gateway, Harness, ScriptedUpstream, Use, make_exchange
 from tidegate.testing.load import calls, until_answered
 
-AMOUNT = 1000
+AMOUNT = 2000
 CONFIG = """
 [gateway]
 workers = 2
@@ -33,7 +33,7 @@ amount = {amount}
 window = "month"
 per = "gateway"
 alert = [50, 100]
-on_outage = "allow"
+on_outage = "deny"
 
 [[addon]]
 use = "route-static"
@@ -87,18 +87,18 @@ async def test_two_nodes_have_one_limit_exactly_though_a_worker_and_redis_are_ki
 ):
     async with nodes(tmp_path, own_server) as ((one, two), upstream):
         answered: Counter[int] = Counter()
-        spending = asyncio.gather(*(calls(g.url, 400, found=answered) for g in (one, two)))
+        spending = asyncio.gather(*(calls(g.url, 300, found=answered) for g in (one, two)))
         await until_answered(answered, 200)
         victim = (await one.status())["workers"][0]["pid"]
         os.kill(victim, signal.SIGSTOP)  # so that what it holds is known
         lent = (await account(own_server))["lent"]
         os.kill(victim, signal.SIGKILL)
-        await until_answered(answered, 500)
+        await until_answered(answered, 400)
         own_server.kill()
         await asyncio.sleep(0.2)
         await asyncio.to_thread(own_server.start)
         await spending
-        assert set(answered) <= {0, 200}
+        assert set(answered) <= {0, 200, 503}, "503: nobody to ask, or the machine too busy"
         async with asyncio.timeout(40):
             while (await account(own_server))["used"] < answered[200]:
                 await asyncio.sleep(0.2)
@@ -106,10 +106,15 @@ async def test_two_nodes_have_one_limit_exactly_though_a_worker_and_redis_are_ki
         # Nothing that was answered is forgotten; beyond that only what was lent is counted.
         assert answered[200] <= used <= answered[200] + answered[0] + lent
 
-        left = AMOUNT - used
-        assert await calls(two.url, left + 20, parallel=1) == {200: left, 429: 20}
+        found = Counter({429: 0})
+        while found[429] < 10:
+            found += await calls(two.url, 100, parallel=10)
+        await settled(own_server)
+        while found[429] < 20:
+            found += await calls(one.url, 10, parallel=1)
+        assert found[200] == AMOUNT - used
         await upstream.until(lambda: len(alerts(upstream)) >= 2)
-        assert alerts(upstream) == [50, 100], "each once, of two nodes of two workers"
+        assert sorted(alerts(upstream)) == [50, 100], "each once, of two nodes of two workers"
         assert (await quota(two, "status"))["accounts"][0]["used"] == AMOUNT
         assert await quota(two, "reset", "calls") == {"reset": 1}
         assert (await calls(one.url, 5, parallel=1))[200] == 5
@@ -127,24 +132,24 @@ async def test_without_redis_a_limit_does_as_it_says(own_server, on_outage, stat
              "per": "gateway", "on_outage": on_outage}  # fmt: skip
     options = {"limits": [limit], "backend": {"url": own_server.url, "prefix": "tidegate"}}
     async with Harness(Use(LimitQuota, options, name="limit-quota")) as harness:
+        answered: Counter[int] = Counter()
 
-        async def send(count: int) -> list[int]:
+        async def send(count: int) -> Counter[int]:
             sent = [await harness.send(make_exchange()) for _ in range(count)]
-            return [exchange.response.status_code for exchange in sent]
+            found = Counter(exchange.response.status_code for exchange in sent)
+            answered.update(found)
+            return found
 
-        assert await send(3) == [200] * 3
+        await send(3)
         await settled(own_server)
         own_server.kill()
-        assert await send(3) == [status] * 3
+        assert await send(3) == {status: 3}
         await asyncio.to_thread(own_server.start)
         async with asyncio.timeout(40):
-            while not harness.plugin("limit-quota").leases.backend.up or await send(1) == [503]:
+            while not (await send(1))[429]:
+                await asyncio.sleep(0.02)
+        async with asyncio.timeout(40):  # what passed meanwhile is charged afterwards
+            while (await account(own_server))["used"] < answered[200]:
                 await asyncio.sleep(0.1)
-        expected = 3 if status == 503 else 6  # what passed meanwhile is charged afterwards
-        async with asyncio.timeout(40):
-            while (await account(own_server))["used"] < expected:
-                await asyncio.sleep(0.1)
-        passed = await send(12)
-        assert 200 in passed
-        assert 429 in passed
-        assert (await settled(own_server))["used"] == 10
+        assert (await settled(own_server))["used"] == answered[200] >= 10
+        assert status == 200 or answered[200] == 10
