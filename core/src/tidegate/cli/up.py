@@ -104,6 +104,9 @@ def welcomer(source: Source) -> Callable[[supervisor.Started], None]:
     return welcome
 
 
+ONCE: Final = "   shown this once: keep it"
+
+
 def welcome_lines(started: supervisor.Started, source: Source) -> list[Text]:
     """What a newcomer needs to know, and no more."""
     told = dict(started.announcements)
@@ -117,10 +120,11 @@ def welcome_lines(started: supervisor.Started, source: Source) -> list[Text]:
     rows = [("gateway", "  ".join(started.gateway)), ("answers", answers(started.settings))]
     rows += [("intercept", f"{name}  {'  '.join(at)}") for name, at in started.intercept.items()]
     if key is not None:
-        rows.append(("API key", f"{key}   shown this once: keep it"))
+        rows.append(("API key", key + ONCE))
     elif asks_for_key(started.settings):
         rows.append(("API key", "the one from before; `tidegate keys create NAME` makes another"))
-    rows += [(name.replace("_", " "), value) for name, value in told.items()]
+    for name, value in told.items():
+        rows.append((name.replace("_", " "), value + ONCE * name.endswith("password")))
     rows += [("status", f"{started.status}/-/status"), ("state", str(started.state))]
     width = max(len(name) for name, _ in rows) + 2
     lines += [Text.assemble((f"  {name:<{width}}", "dim"), value) for name, value in rows]
