@@ -7,7 +7,7 @@ from tidegate.api import AddonContext, Client, Denial, Plugin, Principal, hook
 from tidegate.api.caching import CACHE_HINTS
 from tidegate.api.formats import format_names
 from tidegate.api.models import MODELS, Model
-from tidegate.api.platform import CONSUMER, Service, Team
+from tidegate.api.platform import CONSUMER, Policy, Service, Team
 from tidegate.testing import Harness, Platform, Use, make_consumer, make_exchange
 from tidegate.testing.contracts import AuthorizeContract, PluginContract
 
@@ -191,9 +191,46 @@ def test_a_policy_that_fails_or_makes_no_sense_denies_and_is_counted(addon, capl
         broken = ask(platform=granted(service(policy="nme == 1")))
         assert code(plugin, broken) == "503 service_unusable"
     assert plugin.context.counters.values == {
-        "policy_errors_total": 1, "unusable_services_total": 2,
+        "policy_errors_total": 1, "policy_denials_total": 1, "unusable_services_total": 2,
     }  # fmt: skip
     assert "do you mean `name`" in caplog.text
+
+
+HOURS = Policy("hours", "now.getFullYear() > 2020", "Office hours")
+INSIDE = Policy("inside", 'address.startsWith("10.")')
+SHUT = Policy("shut", "now.getFullYear() < 2020", "Office hours")
+
+
+@pytest.mark.parametrize(
+    ("own", "policies", "says"),
+    [
+        ("", (HOURS,), None),
+        ("true", (HOURS,), None),
+        ("", (INSIDE,), 'The policy "inside" of this API denies the request.'),
+        ("", (HOURS, INSIDE), 'The policy "inside" of this API denies the request.'),
+        ("true", (SHUT, INSIDE), 'The policy "Office hours" of this API denies the request.'),
+        ("false", (SHUT,), "A policy of this API denies the request."),
+        ("", (Policy("x", "attributes.x == 1"),), 'The policy "x" of this API denies the request.'),
+    ],
+)
+def test_the_policies_of_its_team_must_hold_and_deny_by_their_names(addon, own, policies, says):
+    plugin = addon()
+    denial = plugin.authorize(ask(platform=granted(service(policy=own, policies=policies))))
+    told = None if denial is None else (denial.status, denial.code, denial.message)
+    assert told == (None if says is None else (403, "policy_denied", says))
+    assert plugin.context.counters.values.get("policy_denials_total", 0) == (says is not None)
+
+
+def test_a_policy_of_its_team_that_fails_is_named_in_the_log(addon, caplog):
+    offered = service(policies=(Policy("plans", "attributes.plan == 'pro'"),))
+    assert code(addon(), ask(platform=granted(offered))) == "403 policy_denied"
+    assert "service core/orders: policy plans: KeyError" in caplog.text
+
+
+def test_a_policy_holds_for_all_callers(addon):
+    closed = service(policies=(INSIDE,), anonymous=True)
+    for caller in (SHOP, Principal("ada", "core"), None):
+        assert code(addon(), ask(caller=caller, platform=granted(closed))) == "403 policy_denied"
 
 
 def test_a_policy_is_compiled_once_and_anew_when_its_service_changes(addon):
@@ -270,9 +307,17 @@ def test_a_name_is_allowed_by_the_model_that_it_stands_for(addon, path, pattern,
 
 @needs_formats
 def test_a_policy_may_ask_for_the_model(addon):
-    platform = models_platform(policy='model != "dear"')
-    assert code(addon(), chat("cheap", platform)) == "passes"
-    assert code(addon(), chat("dear", platform)) == "403 policy_denied"
+    frugal = Policy("frugal", 'model != "big"')
+    platform = models_platform(policy='model != "dear"', policies=(frugal, HOURS))
+    plugin, cheap = addon(), chat("cheap", platform)
+    assert code(plugin, cheap) == "passes"
+    assert plugin.explain("authorize", cheap).endswith("core/ai; policy hours holds")
+    told = plugin.explain("transform_request", cheap)
+    assert told == "the model is allowed on core/ai; its policy holds; policy frugal holds"
+    assert code(plugin, chat("dear", platform)) == "403 policy_denied"
+    big = chat("big", platform)
+    assert plugin.authorize(big) is None
+    assert '"frugal"' in plugin.transform_request(big).message
 
 
 @needs_formats
@@ -368,6 +413,10 @@ def test_caches_keep_services_apart(addon):
         (
             ask(platform=granted(service(policy="true", operations=("GET /",)))),
             "web/shop is subscribed to core/orders; the operation is one of its; its policy holds",
+        ),
+        (
+            ask(platform=granted(service(policies=(HOURS, Policy("all", "true"))))),
+            "web/shop is subscribed to core/orders; policy hours holds; policy all holds",
         ),
     ],
 )

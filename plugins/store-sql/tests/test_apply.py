@@ -159,7 +159,7 @@ def test_two_services_may_swap_their_paths(store):
         ('[[team]]\nname="a"\nservice=[{name="x", policy="name =="}]', "policy: column"),
         ('[[team]]\nname="a"\npolicy=[{name="x"}]', "policy.0.text: Field required"),
         ('[[team]]\nname="a"\npolicy=[{name="x", text=""}]', "at least 1 character"),
-        ('[[team]]\nname="a"\npolicy=[{name="x", text=" "}]', "text: column"),
+        ('[[team]]\nname="a"\npolicy=[{name="x", text=" "}]', "text: Value error, column"),
         ('[[team]]\nname="a"\npolicy=[{name="x", text="nme == 1"}]', "do you mean `name`"),
         ('[[team]]\nname="a"\npolicy=[{name="x", text="true", services=["[a]"]}]',
          "services.0: String should match"),

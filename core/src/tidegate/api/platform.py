@@ -50,6 +50,17 @@ class Application:
     team: Team
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a team asks of every exchange of its services, or of some of them."""
+
+    name: str
+    """Unique in its team."""
+    text: str
+    """An expression that must hold."""
+    title: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Service:
     """A published API. Equal only to itself: use `id`.
@@ -64,6 +75,7 @@ class Service:
         models: patterns (`openai/*`) of the models that it offers; None: all.
         operations: `GET /users/{id}` each, the path below `path`; None: all.
         policy: an expression that must hold; "" where there is none.
+        policies: those of its team that must hold as well, by name.
     """
 
     id: str
@@ -82,6 +94,7 @@ class Service:
     models: tuple[str, ...] | None = None
     operations: tuple[str, ...] | None = None
     policy: str = ""
+    policies: tuple[Policy, ...] = ()
 
     @property
     def ref(self) -> str:

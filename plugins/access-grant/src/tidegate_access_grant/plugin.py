@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 from pydantic import Field
@@ -23,7 +24,7 @@ from tidegate.api.caching import cache_hints
 from tidegate.api.conditions import MODEL, OPERATION, POLICY, Condition
 from tidegate.api.platform import CONSUMER, SERVICE, SNAPSHOT, Service
 
-from .offer import Offer, Offers, load, models
+from .offer import Offer, Offers, PolicyCondition, load, models
 from .rights import KEY_LIMITED, NOT_SUBSCRIBED, application_of, refusal, unmatched
 
 NO_PLATFORM: Final = ErrorCode(
@@ -82,7 +83,7 @@ class AccessGrant(Plugin[AccessGrantConfig]):
             return UNUSABLE.denial()
         denial = offer.refusal(exchange)
         if denial is not None:
-            return denial
+            return self._counted(denial)
         late, consumer = offer.late, exchange.stashed(CONSUMER)
         if consumer is not None and consumer.models is not None:
             late += (models(consumer.models),)
@@ -95,13 +96,13 @@ class AccessGrant(Plugin[AccessGrantConfig]):
 
     @hook(needs=_needs)
     def transform_request(self, exchange: Exchange) -> Denial | None:
-        """Deny calls of models that the service does not offer, or that the key may not use.
+        """Deny models that are not offered, or not for the key, and what policies say of them.
 
         Here and not in `authorize`, so that a caller without a right is refused at the head.
         """
         for condition in exchange.stashed(LATE) or ():
             if not condition.holds(exchange):
-                return condition.code.denial()
+                return self._counted(condition.code.denial())
         return None
 
     def _offer(self, service: Service) -> Offer | None:
@@ -112,10 +113,15 @@ class AccessGrant(Plugin[AccessGrantConfig]):
             self.context.log.error("service %s: %s", service.ref, error)
             return None
 
-    def _failed(self, service: Service, error: Exception) -> None:
-        """A policy raised. Its text may hold values of a request: only its kind is told."""
+    def _counted(self, denial: Denial) -> Denial:
+        if denial.code == POLICY.code:
+            self.context.counters.add("policy_denials_total")
+        return denial
+
+    def _failed(self, service: Service, policy: str, error: Exception) -> None:
+        """A policy raised. The error may hold values of a request: only its kind is told."""
         self.context.counters.add("policy_errors_total")
-        self.context.log.warning("service %s: its policy: %s", service.ref, type(error).__name__)
+        self.context.log.warning("service %s: %s: %s", service.ref, policy, type(error).__name__)
 
     def explain(self, hook: str, exchange: Exchange) -> str:
         """By what right the caller uses the service."""
@@ -124,9 +130,12 @@ class AccessGrant(Plugin[AccessGrantConfig]):
             return "the request is for no service: others may route it"
         if hook == "transform_request":
             asked = exchange.stashed(LATE)
-            return f"the model is allowed on {service.ref}" if asked else "no model is limited here"
+            if not asked:
+                return "no model is limited here"
+            return f"the model is allowed on {service.ref}{_held(asked)}"
+        offer = self._offer(service)
         offered = "" if service.operations is None else "; the operation is one of its"
-        offered += "; its policy holds" if service.policy.strip() else ""
+        offered += "" if offer is None else _held(offer.head)
         if service.anonymous:
             return f"everyone may use {service.ref}{offered}"
         application = application_of(exchange, snapshot)
@@ -134,3 +143,9 @@ class AccessGrant(Plugin[AccessGrantConfig]):
             return f"{service.ref} is of the caller's own team{offered}"
         name = f"{application.team.name}/{application.name}"
         return f"{name} is subscribed to {service.ref}{offered}"
+
+
+def _held(conditions: Iterable[Condition]) -> str:
+    """Those among them that are policies, all of which hold."""
+    policies = (one for one in conditions if isinstance(one, PolicyCondition))
+    return "".join(f"; {policy.called} holds" for policy in policies)

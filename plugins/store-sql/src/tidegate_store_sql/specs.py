@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from tidegate.api.conditions import Operations
-from tidegate.api.expression import Expression, ExpressionError
+from tidegate.api.expression import MAX_LENGTH, Expression, ExpressionError
 from tidegate.api.match import RouteEntry, parse
 from tidegate.api.platform import Approval, Visibility
 
@@ -74,6 +74,11 @@ def _url(text: str) -> str:
     if parts.query or parts.fragment or "?" in text or "#" in text:
         raise ValueError("an upstream's URL has neither query nor fragment")
     _ = parts.port
+    return text
+
+
+def _expression(text: str) -> str:
+    Expression(storable(text))
     return text
 
 
@@ -170,7 +175,10 @@ class ServiceOutline(Spec):
         if self.strip and "{" in self.path:
             raise ValueError("`strip` needs a path without {…}")
         if self.policy.strip():
-            _check_expression("policy", self.policy)
+            try:
+                Expression(self.policy)
+            except ExpressionError as error:
+                raise ValueError(f"policy: {error}") from None
         return self
 
     def entries(self) -> list[RouteEntry[None]]:
@@ -185,13 +193,6 @@ class ServiceOutline(Spec):
     def route(self) -> str:
         """The path as it is matched: two services with the same one may be in each other's way."""
         return _PARAM.sub("{}", self.path.removesuffix("/*").removesuffix("/"))
-
-
-def _check_expression(field: str, text: str) -> None:
-    try:
-        Expression(text)
-    except ExpressionError as error:
-        raise ValueError(f"{field}: {error}") from None
 
 
 class ServiceSpec(ServiceOutline):
@@ -260,13 +261,10 @@ class PolicySpec(Spec):
 
     name: Name
     title: Line = ""
-    text: Annotated[Words, Field(min_length=1)]
+    text: Annotated[
+        str, StringConstraints(min_length=1, max_length=MAX_LENGTH), AfterValidator(_expression)
+    ]
     services: Annotated[tuple[Pattern, ...], Field(max_length=100)] | None = None
-
-    @model_validator(mode="after")
-    def _usable(self) -> Self:
-        _check_expression("text", self.text)
-        return self
 
 
 def plain(spec: Spec, only: Collection[str] | None = None) -> dict[str, Any]:
