@@ -19,7 +19,7 @@ from starlette.requests import cookie_parser
 from starlette.types import Message, Receive, Scope, Send
 
 from tidegate.api.console import Caller, ConsoleError
-from tidegate.api.store import StoreError
+from tidegate.api.store import Roles, StoreError
 
 from .answers import problem
 from .credentials import Sessions, Tokens
@@ -39,6 +39,10 @@ _HEADERS: Final = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+
+
+type Known = tuple[str, tuple[str, ...] | None, Roles]
+"""A user, the scopes of the token that he calls with, and what he may do."""
 
 
 class Door:
@@ -98,7 +102,7 @@ class Door:
             user, roles.admin, roles.teams, source, state["request_id"], scopes
         )
 
-    def _by_token(self, authorization: str) -> tuple[str, tuple[str, ...] | None, Any] | None:
+    def _by_token(self, authorization: str) -> Known | None:
         scheme, _, token = authorization.partition(" ")
         found = self._tokens.find(token.strip()) if scheme.lower() == "bearer" else None
         if found is None:
@@ -106,7 +110,7 @@ class Door:
         user, scopes = found
         return user, scopes, reduced(self._tokens.store.roles(user), scopes)
 
-    def _by_session(self, secret: str) -> tuple[str, None, Any] | None:
+    def _by_session(self, secret: str) -> Known | None:
         user = self._sessions.user(secret) if secret else None
         return (user, None, self._sessions.store.roles(user)) if user is not None else None
 
