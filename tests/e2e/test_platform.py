@@ -107,6 +107,12 @@ path = "/core/status"
 upstream = "{upstream}"
 anonymous = true
 
+[[team.policy]]
+name = "read-only"
+title = "No one writes here"
+text = 'method != "POST"'
+services = ["night", "sta*"]
+
 [[team]]
 name = "web"
 
@@ -260,6 +266,8 @@ CASES = [
     ("eve", "GET", "/core/orders/7", NOT_SUBSCRIBED),
     ("eve", "GET", "/core/ledger", GONE),
     ("nobody", "GET", "/core/status", "200"),
+    ("nobody", "POST", "/core/status", "403 policy_denied"),
+    ("shop", "POST", "/core/night", "403 policy_denied"),
     ("nobody", "GET", "/core/orders/7", "401 unauthenticated"),
     ("nobody", "GET", "/core/ledger", "401 unauthenticated"),
     ("nobody", "GET", "/nothing", "401 unauthenticated"),
@@ -349,6 +357,17 @@ async def test_a_trace_tells_by_what_right(node: Node):
     assert why["access-grant"] == (
         "web/shop is subscribed to core/orders; the operation is one of its"
     )
+
+
+async def test_a_denial_and_its_trace_name_the_policy(node: Node):
+    url = f"{node.urls['lane']}/core/status"
+    answer = await node.client.post(url, headers={"x-tidegate-explain": "1"})
+    told = 'The policy "No one writes here" of this API denies the request.'
+    assert (answer.status_code, answer.json()["error"]["message"]) == (403, told)
+    trace = f"{node.gateway.status_url}/-/explain/{answer.headers['x-request-id']}"
+    found = await node.client.get(trace)
+    decision = f"403 policy_denied - access-grant said no in authorize: {told}"
+    assert found.json()["decision"] == decision
 
 
 async def test_a_change_is_in_force_on_every_worker(node: Node):
