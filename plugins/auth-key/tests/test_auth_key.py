@@ -260,7 +260,11 @@ async def test_a_key_that_nobody_knows_is_refused(auth):
     assert auth.authenticate(stored(new_key())).code == "invalid_api_key"
 
 
-@pytest.mark.parametrize("wrong", [STORED[:-1] + "!", STORED[:-6] + "000000", STORED.swapcase()])
+@pytest.mark.parametrize(
+    "wrong",
+    [STORED[:-1] + "!", STORED[:-6] + "000000", STORED.swapcase()],
+    ids=["no digit", "wrong checksum", "swapped case"],
+)
 async def test_a_mistyped_key_is_refused_without_a_look_up(auth, wrong):
     class Asked(Platform):
         def consumer(self, credential):
