@@ -1,6 +1,7 @@
 """CPU per exchange of the lane beside nginx, in one run, in rounds that take turns.
 
     uv run python bench/lane_cpu.py [--rounds 3] [--seconds 3] [--connections 32] [--json FILE]
+        [--also PYTHON]
 
 Each target is a process of its own in front of the same upstream (nginx; for event streams, a
 small server here). wrk makes the load; the CPU time of the target is read from /proc. The lane
@@ -26,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 KEY = "bench-key-0123456789abcdef"
@@ -243,6 +245,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--also", metavar="PYTHON", help="serve the lane by this interpreter as well, beside"
+    )
     parser.add_argument("--serve", nargs=2, metavar=("WHAT", "PORT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -266,18 +271,22 @@ def bench(options: argparse.Namespace) -> None:
         Load(f"SSE of {EVENTS} events", "/sse", min(16, options.connections)),
     ]
     me = [sys.executable, __file__, "--serve"]
+    lanes = {"lane": me}
+    if options.also:
+        lanes[f"{Path(options.also).name} lane"] = [options.also, *me[1:]]
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         root = Path(name)
-        web, sse, proxy, bare, full = (free_port() for _ in range(5))
+        web, sse, proxy = (free_port() for _ in range(3))
         locations = WEB.format(get="x" * 1024, reply=REPLY)
         stack.enter_context(nginx(root, web, web, sse, locations, "off"))
         stack.enter_context(process([*me, "events", str(sse)], sse))
         worker = stack.enter_context(nginx(root, proxy, web, sse, PROXY, str(root / "access")))
         targets = {"nginx": (worker, proxy)}
-        for label, port in (("lane, bare", bare), ("lane, 4 addons", full)):
-            file = lane_config(root, f"lane-{port}", web, sse, policies=port == full)
-            child = stack.enter_context(process([*me, str(file), str(port)], port))
-            targets[label] = (child.pid, port)
+        for (label, command), addons in product(lanes.items(), ("bare", "4 addons")):
+            port = free_port()
+            file = lane_config(root, f"lane-{port}", web, sse, policies=addons != "bare")
+            child = stack.enter_context(process([*command, str(file), str(port)], port))
+            targets[f"{label}, {addons}"] = (child.pid, port)
         results: dict[str, dict[str, list[tuple[float, float]]]] = {}
         for _ in range(options.rounds):
             for load in loads:
