@@ -10,17 +10,15 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from tidegate.engine import run
 from tidegate.runtime.lifecycle import Host, make_addons
 from tidegate.runtime.problems import ConfigError, Problem
 
-from . import logs
+from . import child
 from .source import Source
-from .wire import Channel, Message, problems_to_wire
+from .wire import Channel, Message
 
 log = logging.getLogger("tidegate.companion")
 
@@ -53,31 +51,9 @@ async def _until_told(channel: Channel, leaving: asyncio.Event) -> None:
     leaving.set()
 
 
-async def main_async(end: socket.socket) -> int:
-    """Serve one start message; the exit status."""
-    channel = await Channel.open(end)
-    start = await channel.receive()
-    if start is None:
-        return 0
-    logs.setup(**start["log"])
-    try:
-        await serve(channel, start)
-    except ConfigError as error:
-        channel.send({"event": "failed", "problems": problems_to_wire(error.problems)})
-        return 2
-    except Exception:
-        log.exception("the companion failed")
-        return 1
-    finally:
-        await channel.close()
-    return 0
-
-
 def main() -> None:
     """Entry of the process: `python -P -m tidegate.cli.companion FD`."""
-    for name in ("SIGINT", "SIGHUP", "SIGUSR2"):  # a terminal sends them to the whole group
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
-    sys.exit(run(lambda: main_async(socket.socket(fileno=int(sys.argv[1])))))
+    child.main(serve, log)
 
 
 if __name__ == "__main__":

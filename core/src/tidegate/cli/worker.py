@@ -13,11 +13,10 @@ import os
 import resource
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
-from tidegate.engine import Engine, run
+from tidegate.engine import Engine
 from tidegate.engine.master import StartError
 from tidegate.runtime.guard import watch
 from tidegate.runtime.lifecycle import Generation, Host, Runtime
@@ -25,7 +24,7 @@ from tidegate.runtime.load import resident_bytes
 from tidegate.runtime.problems import ConfigError, Problem
 from tidegate.runtime.settings import Settings
 
-from . import logs
+from . import child
 from .sockets import empty_queues
 from .source import Source, pinned
 from .wire import Channel, Message, problems_to_wire
@@ -194,33 +193,10 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def main_async(end: socket.socket) -> int:
-    """Serve one start message; the exit status."""
-    channel = await Channel.open(end)
-    start = await channel.receive()
-    if start is None:
-        return 0
-    logs.setup(**start["log"])
-    try:
-        await Worker(channel, start).serve()
-    except ConfigError as error:
-        channel.send({"event": "failed", "problems": problems_to_wire(error.problems)})
-        return 2
-    except Exception:
-        log.exception("the worker failed")
-        return 1
-    finally:
-        await channel.close()
-    return 0
-
-
 def main() -> None:
     """Entry of the worker process: `python -P -m tidegate.cli.worker FD`."""
-    for name in ("SIGINT", "SIGHUP", "SIGUSR2"):  # a terminal sends them to the whole group
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
     raise_file_limit()
-    end = socket.socket(fileno=int(sys.argv[1]))
-    sys.exit(run(lambda: main_async(end)))
+    child.main(lambda channel, start: Worker(channel, start).serve(), log)
 
 
 if __name__ == "__main__":
