@@ -100,10 +100,11 @@ async def test_a_key_that_is_not_known(running: Gateway) -> None:
 
 async def test_too_many_requests(running: Gateway, upstream: ScriptedUpstream) -> None:
     upstream.answer(*sse("[DONE]"))
+    streams = []
 
     async def until_denied() -> None:
-        for _ in range(20):
-            await ask_openai(running)(model="m", messages=HI, stream=True)
+        for _ in range(20):  # one that is dropped open may take its successor's events with it
+            streams.append(await ask_openai(running)(model="m", messages=HI, stream=True))
 
     with pytest.raises(openai.RateLimitError) as denied:
         await until_denied()
